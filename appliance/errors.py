@@ -1,0 +1,155 @@
+"""Every error the appliance raises on purpose, in one tree.
+
+ApplianceError
+├── Invalid               a file an administrator wrote is wrong; holds every problem found
+│   ├── ConfigInvalid     configs/appliance.yaml
+│   └── CardInvalid       models/<name>/card.yaml
+├── WeightsInvalid        model files are missing, or are not the ones that were prepared
+├── PreparationFailed     `models prepare` could not finish; nothing was left half done
+├── SealUnavailable       the kernel refused a part of the seal
+├── EngineFailed          an engine did not start, stalled or died
+├── NotRunning            no appliance answers on its control socket
+└── Refused               a request that gets an error answer instead of a model's
+    ├── BadRequest        400  the body, or one field of it
+    ├── Unauthenticated   401
+    ├── NotFound          404  unknown path or model
+    ├── MethodNotAllowed  405
+    ├── BodyTooLarge      413
+    ├── Loading           503  the engine is not ready yet
+    └── UpstreamFailed    502  the engine died or answered nonsense
+
+No message of any of them holds a prompt, an answer or a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ApplianceError(Exception):
+    """Base of all errors raised on purpose. `str()` of it is fit for an administrator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in a file: where, what, and what to do about it."""
+
+    where: str
+    what: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        at = f"line {self.line}: " if self.line is not None else ""
+        return f"{at}{self.where}: {self.what}" if self.where else f"{at}{self.what}"
+
+
+class Invalid(ApplianceError):
+    """A hand-written file is wrong. `problems` lists every finding, not only the first."""
+
+    def __init__(self, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        super().__init__(f"{file}:\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+class ConfigInvalid(Invalid):
+    """configs/appliance.yaml, or another config in its place, is wrong."""
+
+
+class CardInvalid(Invalid):
+    """A model card is wrong."""
+
+
+class WeightsInvalid(ApplianceError):
+    """Model files are missing, or differ from the recorded checksums."""
+
+
+class PreparationFailed(ApplianceError):
+    """A model could not be prepared; nothing was left half done."""
+
+
+class SealUnavailable(ApplianceError):
+    """The kernel refused a part of the seal; the message says which and how to get it."""
+
+
+class EngineFailed(ApplianceError):
+    """An engine did not start, stalled or died; the message holds the visible reason."""
+
+
+class NotRunning(ApplianceError):
+    """No appliance answers on the control socket."""
+
+
+class Refused(ApplianceError):
+    """A request that is answered with an error envelope.
+
+    `status` is the HTTP status, `kind` OpenAI's `type`, `code` a stable word for programs,
+    `param` the name of the offending field, `retry_after` seconds for the header of that name.
+    """
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "server_error"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+
+
+class BadRequest(Refused):
+    """The body, or the field named by `param`, can't be served as it is."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+
+class Unauthenticated(Refused):
+    """No key, or not one of ours."""
+
+    status = 401
+    kind = "authentication_error"
+
+
+class NotFound(Refused):
+    """No such path, or no such model."""
+
+    status = 404
+    kind = "invalid_request_error"
+
+
+class MethodNotAllowed(Refused):
+    """The path exists, the method does not."""
+
+    status = 405
+    kind = "invalid_request_error"
+
+
+class BodyTooLarge(Refused):
+    """The body is over `limits.body_bytes`."""
+
+    status = 413
+    kind = "invalid_request_error"
+
+
+class Loading(Refused):
+    """The model exists but can't answer yet; `retry_after` says when to come back."""
+
+    status = 503
+    kind = "server_error"
+
+
+class UpstreamFailed(Refused):
+    """The engine, or the endpoint in its place, died or answered what can't be passed on."""
+
+    status = 502
+    kind = "server_error"

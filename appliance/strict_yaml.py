@@ -1,0 +1,135 @@
+"""Reads a hand-written YAML file into a pydantic model, or says what is wrong and on which line."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from appliance.errors import Invalid, Problem
+
+M = TypeVar("M", bound=BaseModel)
+Location = tuple[str | int, ...]
+
+_MAX_BYTES = 1_000_000
+_MAX_DEPTH = 20
+
+
+def read(path: Path, model: type[M], error: type[Invalid]) -> M:
+    """Parse `path` (UTF-8 YAML, at most 1 MB) and validate it as `model`.
+
+    Raises `error` with every problem found: its line, its dotted name and, for an unknown key,
+    the known key that it resembles most. Values are never repeated in a message: one of them
+    may be a secret written in the wrong place.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as cause:
+        raise error(str(path), [Problem("", f"can't be read: {cause.strerror}")]) from cause
+    if len(raw) > _MAX_BYTES:
+        raise error(str(path), [Problem("", f"is over {_MAX_BYTES} bytes; is it the right file?")])
+    return parse(raw, str(path), model, error)
+
+
+def parse(raw: bytes, name: str, model: type[M], error: type[Invalid]) -> M:
+    """As `read`, from bytes already at hand; `name` is what messages call them."""
+    try:
+        root = yaml.compose(raw.decode(), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as cause:
+        raise error(name, [Problem("", f"isn't UTF-8 at byte {cause.start}")]) from cause
+    except yaml.MarkedYAMLError as cause:
+        mark = cause.problem_mark
+        what = f"isn't YAML: {cause.problem or cause.context}"
+        raise error(name, [Problem("", what, mark.line + 1 if mark else None)]) from cause
+    except yaml.YAMLError as cause:
+        raise error(name, [Problem("", f"isn't YAML: {cause}")]) from cause
+    if not isinstance(root, yaml.MappingNode):
+        raise error(name, [Problem("", "must be a mapping of settings", 1)])
+    lines: dict[Location, int] = {}
+    problems: list[Problem] = []
+    plain = _plain(root, (), lines, problems)
+    if problems:
+        raise error(name, problems)
+    try:
+        return model.model_validate(plain)
+    except ValidationError as cause:
+        found = [_problem(detail, model, lines) for detail in cause.errors(include_input=False)]
+        raise error(name, found) from None
+
+
+def _plain(node: yaml.Node, at: Location, lines: dict[Location, int], problems: list[Problem]) -> Any:
+    """Turn a YAML node into plain Python, noting the line of each value and refusing doubled keys."""
+    line = node.start_mark.line + 1
+    lines.setdefault(at, line)
+    if len(at) > _MAX_DEPTH:  # also ends an alias that contains itself
+        problems.append(Problem(dotted(at[:3]) + "…", f"is nested more than {_MAX_DEPTH} deep", line))
+        return None
+    if isinstance(node, yaml.MappingNode):
+        plain: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            where = (*at, key)
+            if key in plain:
+                what = f"stands twice (first on line {lines[where]}); keep one"
+                problems.append(Problem(dotted(where), what, key_node.start_mark.line + 1))
+                continue
+            lines[where] = key_node.start_mark.line + 1
+            plain[key] = _plain(value_node, where, lines, problems)
+        return plain
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, (*at, index), lines, problems) for index, item in enumerate(node.value)]
+    if not node.tag.startswith("tag:yaml.org,2002:"):
+        problems.append(Problem(dotted(at), f"the YAML tag {node.tag} isn't allowed", line))
+        return None
+    try:
+        return yaml.SafeLoader("").construct_object(node)
+    except (yaml.YAMLError, ValueError) as cause:
+        problems.append(Problem(dotted(at), f"can't be read: {cause}", line))
+        return None
+
+
+def _problem(detail: ErrorDetails, model: type[BaseModel], lines: dict[Location, int]) -> Problem:
+    # pydantic puts the tags of unions into `loc`; the longest prefix that the file knows is the place
+    location = tuple(part for part in detail["loc"] if not str(part).startswith(("function-", "tagged-")))
+    real: Location = ()
+    for part in location:
+        if (*real, part) in lines:
+            real = (*real, part)
+    last = location[-1] if location else ""
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(last), sorted(field_names(model)), n=1)
+        hint = f"; did you mean `{near[0]}`?" if near else ""
+        return Problem(dotted(real), f"unknown setting{hint}", lines.get(real))
+    if kind == "missing":
+        return Problem(dotted((*real, last)), "is missing", lines.get(real))
+    message = detail["msg"].removeprefix("Value error, ")
+    return Problem(dotted(real), message[:1].lower() + message[1:], lines.get(real))
+
+
+def field_names(model: type[BaseModel]) -> set[str]:
+    """Every key that `model` or a model inside it knows."""
+    names: set[str] = set()
+    waiting: list[Any] = [model]
+    seen: set[Any] = set()
+    while waiting:
+        kind = waiting.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and kind not in seen:
+            seen.add(kind)
+            for name, field in kind.model_fields.items():
+                names.add(field.alias or name)
+                waiting.append(field.annotation)
+        waiting.extend(get_args(kind))
+    return names
+
+
+def dotted(location: Location) -> str:
+    """`("models", "chat", "card")` as `models.chat.card`, an index as `[2]`."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

@@ -1,0 +1,172 @@
+"""Model cards: what a model is, where its weights come from, what it may be used for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from appliance import strict_yaml
+from appliance.errors import CardInvalid, Problem
+
+Quantization = Literal["none", "bitsandbytes-4bit", "int8", "int8-weight-only", "w4a16", "awq", "gptq", "fp8"]
+Device = Literal["cpu", "cuda"]
+
+CONVERTED: frozenset[Quantization] = frozenset({"int8", "w4a16"})
+"""Quantizations that `models prepare` can compute itself from unquantized weights."""
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name:
+        raise ValueError("must be a relative path without `..`")
+    return name
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+InnerPath = Annotated[str, AfterValidator(_inside)]
+Texts = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Package(_Part):
+    """Weights inside a Python package of the hash-locked preparation environment."""
+
+    requirement: str = Field(
+        pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.+!_-]+$",
+        description="The package and its exact version, as in configs/locks/prepare.in.",
+    )
+    file: InnerPath = Field(
+        description="The weights inside the installed package: a .gguf file, or a .safetensors file whose "
+        "folder also holds config.json and the tokenizer."
+    )
+    sha256: Sha256 = Field(description="Checksum of that file.")
+
+
+class Mirror(_Part):
+    """A plain static file server that holds the checkpoint beside a SHA256SUMS file."""
+
+    url: str = Field(
+        pattern=r"^https?://[^\s?#]+$",
+        description="Base URL; `http:` only for addresses of a private network. No hub and no login: the "
+        "files named in SHA256SUMS are fetched from below it.",
+    )
+    sha256sums: Sha256 | None = Field(
+        None, description="Checksum of SHA256SUMS itself; with it the server need not be trusted."
+    )
+
+
+class Source(_Part):
+    """Where the weights come from: exactly one of the three."""
+
+    package: Package | None = Field(None, description="A Python package that carries the weights.")
+    folder: str | None = Field(
+        None,
+        min_length=1,
+        description="A folder with a checkpoint that somebody brought; a relative path starts at the card's folder.",
+    )
+    mirror: Mirror | None = Field(None, description="A static file server on the site's own network.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if [self.package, self.folder, self.mirror].count(None) != 2:
+            raise ValueError("give exactly one of `package`, `folder` and `mirror`")
+        return self
+
+
+class Chat(_Part):
+    """What a chat request gets where it doesn't say otherwise."""
+
+    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature; 0 takes the likeliest token.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens of this total share.")
+    max_tokens: int = Field(1024, ge=1, description="Longest answer in tokens.")
+    tool_call_parser: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9_]+$",
+        description="vLLM's name of the parser for the model's tool calls; none: the model can't call tools.",
+    )
+    reasoning_parser: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9_]+$",
+        description="vLLM's name of the parser that parts thoughts from the answer; none: the model has none.",
+    )
+
+
+class Hardware(_Part):
+    """What a machine needs to serve the model."""
+
+    devices: Annotated[tuple[Device, ...], Field(strict=False, min_length=1)] = Field(
+        description="What it runs on: `cpu`, `cuda` or both."
+    )
+    memory_gib: float = Field(gt=0, description="Main memory for the engine with a small KV cache, in GiB.")
+    gpu_memory_gib: float | None = Field(None, gt=0, description="GPU memory for weights and a small KV cache, in GiB.")
+    compute_capability: float | None = Field(
+        None, ge=5, description="Lowest CUDA compute capability that has the kernels, such as 7.5."
+    )
+
+    @model_validator(mode="after")
+    def _gpu_figures_go_with_a_gpu(self) -> Self:
+        if "cuda" not in self.devices and (self.gpu_memory_gib or self.compute_capability):
+            raise ValueError("gpu_memory_gib and compute_capability need `cuda` among the devices")
+        return self
+
+
+class Card(_Part):
+    """One model: models/<name>/card.yaml. The folder's name is the model's."""
+
+    title: str = Field(min_length=1, description="The name people know it by.")
+    description: str = Field(min_length=1, description="One or two sentences: what it is, and from whom.")
+    task: Literal["chat", "embedding"] = Field(description="What it is asked for.")
+    source: Source = Field(description="Where the weights come from.")
+    licence: str = Field(min_length=1, description="SPDX identifier of the weights' licence.")
+    quantization: Quantization = Field(
+        description="Number format it is served in. `int8` (weights and activations) and `w4a16` are computed "
+        "at preparation if the source isn't quantized; `bitsandbytes-4bit` and `int8-weight-only` while "
+        "loading; `awq`, `gptq` and `fp8` must be in the source."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Number format of what isn't quantized."
+    )
+    context_length: int = Field(ge=1, description="Longest prompt and answer together, in tokens.")
+    languages: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = Field(
+        description="Languages it is meant for, as BCP 47 tags (`en`, `de`)."
+    )
+    chat: Chat = Field(Chat(), description="Defaults of chat requests.")
+    hardware: Hardware = Field(description="What a machine needs to serve it.")
+    checksums: Mapping[InnerPath, Sha256] = Field(
+        {}, description="Files of the source and the checksum each must have; others are only recorded."
+    )
+    intended_use: str = Field(min_length=1, description="What it is meant for, for the model factsheet.")
+    out_of_scope: Texts = Field((), description="What it must not be used for.")
+    limits: Texts = Field((), description="What is known to go wrong.")
+
+    @model_validator(mode="after")
+    def _only_what_can_be_served(self) -> Self:
+        if self.task == "embedding" and self.quantization != "none":
+            raise ValueError("quantization of an embedding model must be `none`")
+        if self.source.package and self.quantization in ("awq", "gptq", "fp8"):
+            raise ValueError(f"quantization {self.quantization} must be in the source; use `folder` or `mirror`")
+        return self
+
+
+def load_card(folder: Path) -> Card:
+    """The card of the model in `folder`.
+
+    Raises `CardInvalid` with every finding and its line.
+    """
+    return strict_yaml.read(folder / "card.yaml", Card, CardInvalid)
+
+
+def named(models: Path, name: str) -> Path:
+    """The folder of model `name` below `models`; raises `CardInvalid` with the names there are."""
+    folder = models / name
+    if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) and (folder / "card.yaml").is_file():
+        return folder
+    known = ", ".join(sorted(card.parent.name for card in models.glob("*/card.yaml"))) or "none"
+    raise CardInvalid(str(models), [Problem("", f"there is no model {name!r}; there are: {known}")])

@@ -1,0 +1,104 @@
+"""What was prepared: every file of a model's weights with its checksum, written once and verified often."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from appliance.errors import WeightsInvalid
+from appliance.weights.card import Card
+
+NAME = "manifest.json"
+
+
+class File(BaseModel):
+    """One file: its SHA-256 in lower-case hex, and its size in bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    sha256: str
+    bytes: int
+
+
+class Manifest(BaseModel):
+    """manifest.json in a weights folder.
+
+    `source` and `quantization` are the card's at preparation; `tools` maps each tool that had a hand in
+    it to its version; `files` maps paths relative to the folder, with `/`, to what they must be.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    source: Mapping[str, Any]
+    quantization: str
+    tools: Mapping[str, str]
+    files: Mapping[str, File]
+
+    def fits(self, card: Card) -> bool:
+        """Whether these weights are the ones that `card` describes."""
+        return self.source == recorded_source(card) and self.quantization == card.quantization
+
+
+def recorded_source(card: Card) -> dict[str, Any]:
+    """What a manifest notes of the card's source, and of the checksums that it demands."""
+    return {**card.source.model_dump(mode="json", exclude_none=True), "checksums": dict(card.checksums)}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in lower-case hex; about a second per GB."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(weights: Path, card: Card, tools: Mapping[str, str]) -> Manifest:
+    """Record all files now in `weights`."""
+    files = {
+        name: File(sha256=sha256(weights / name), bytes=(weights / name).stat().st_size) for name in _present(weights)
+    }
+    manifest = Manifest(source=recorded_source(card), quantization=card.quantization, tools=dict(tools), files=files)
+    (weights / NAME).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
+    return manifest
+
+
+def read(weights: Path) -> Manifest:
+    """The record of `weights`, without looking at the files; raises `WeightsInvalid` if there is none."""
+    try:
+        return Manifest.model_validate_json((weights / NAME).read_bytes())
+    except FileNotFoundError as cause:
+        raise WeightsInvalid(f"{weights} isn't prepared. {_remedy(weights)}") from cause
+    except (OSError, ValidationError) as cause:
+        raise WeightsInvalid(f"{weights / NAME} can't be read. {_remedy(weights)}") from cause
+
+
+def verify(weights: Path) -> Manifest:
+    """Read every file and compare it with the record; about a second per GB.
+
+    Raises `WeightsInvalid` naming the first file that is missing, differs or was never recorded.
+    """
+    manifest = read(weights)
+    present = _present(weights)
+    if extra := sorted(present - manifest.files.keys()):
+        raise WeightsInvalid(f"{weights / extra[0]} wasn't there when the model was prepared. {_remedy(weights)}")
+    for name, expected in sorted(manifest.files.items()):
+        path = weights / name
+        if name not in present:
+            raise WeightsInvalid(f"{path} is missing. {_remedy(weights)}")
+        if path.is_symlink() or path.stat().st_size != expected.bytes or sha256(path) != expected.sha256:
+            raise WeightsInvalid(f"{path} isn't the file that was prepared: its checksum differs. {_remedy(weights)}")
+    return manifest
+
+
+def _present(weights: Path) -> set[str]:
+    # a link counts as foreign: what it points to could change after the check
+    return {
+        path.relative_to(weights).as_posix() for path in weights.rglob("*") if path.is_symlink() or not path.is_dir()
+    } - {NAME}
+
+
+def _remedy(weights: Path) -> str:
+    return f"Run `appliance models prepare {weights.parent.name}`."

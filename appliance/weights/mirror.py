@@ -1,0 +1,146 @@
+"""Downloads a checkpoint from a static file server of the site, resuming what was interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import ipaddress
+import re
+import socket
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote, urlsplit
+
+from appliance.errors import PreparationFailed
+from appliance.weights.admission import admits
+from appliance.weights.card import Mirror
+from appliance.weights.manifest import sha256
+
+SUMS = "SHA256SUMS"
+TIMEOUT_SECONDS = 60.0
+CHUNK_BYTES = 1 << 20
+TELL_EVERY_BYTES = 1 << 28
+MAX_SUMS_BYTES = 1_000_000
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect could lead from an allowed address to any other."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+def download(mirror: Mirror, into: Path, progress: Callable[[str], None]) -> None:
+    """Fetch what SHA256SUMS names into `into`, each file checked; what is there already isn't fetched again.
+
+    Raises `PreparationFailed`; parts that have arrived stay in `into` for the next try.
+    """
+    base = mirror.url.rstrip("/") + "/"
+    opener = _opener(base)
+    into.mkdir(exist_ok=True)
+    for name, digest in _sums(opener, base, mirror.sha256sums).items():
+        target = into / name
+        if target.is_file() and sha256(target) == digest:
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        _fetch(opener, base + quote(name), part, digest, progress)
+        part.rename(target)
+
+
+def _opener(base: str) -> urllib.request.OpenerDirector:
+    parts = urlsplit(base)
+    if parts.scheme == "https":
+        return urllib.request.build_opener(_NoRedirect)
+    host = parts.hostname or ""
+    try:
+        addresses = {info[4][0] for info in socket.getaddrinfo(host, parts.port or 80, type=socket.SOCK_STREAM)}
+    except (OSError, ValueError) as cause:
+        raise PreparationFailed(f"{host} isn't known here ({cause}). Check the card's `mirror.url`.") from cause
+    if not all(ipaddress.ip_address(address).is_private for address in addresses):
+        raise PreparationFailed(f"{host} isn't on a private network: use `https:` in the card's `mirror.url`.")
+    return urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+
+
+def _sums(opener: urllib.request.OpenerDirector, base: str, pinned: str | None) -> dict[str, str]:
+    """The admitted files of SHA256SUMS and their checksums."""
+    try:
+        with opener.open(base + SUMS, timeout=TIMEOUT_SECONDS) as response:
+            raw: bytes = response.read(MAX_SUMS_BYTES)
+    except (OSError, http.client.HTTPException) as cause:
+        raise PreparationFailed(_unreachable(base + SUMS, cause)) from cause
+    if pinned is not None and hashlib.sha256(raw).hexdigest() != pinned:
+        raise PreparationFailed(
+            f"{base}{SUMS} isn't the one that the card expects. If the mirror was renewed on purpose, put its new "
+            "checksum into the card's `mirror.sha256sums`; otherwise somebody changed it."
+        )
+    sums: dict[str, str] = {}
+    for line in raw.decode(errors="replace").splitlines():
+        match = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(\S.*)", line)
+        if match is None or match[2].startswith("/") or ".." in Path(match[2]).parts:
+            raise PreparationFailed(f"{base}{SUMS} has a line that `sha256sum` didn't write: {line[:100]!r}")
+        if admits(match[2]):
+            sums[match[2]] = match[1]
+    return sums
+
+
+def _fetch(
+    opener: urllib.request.OpenerDirector, url: str, part: Path, digest: str, progress: Callable[[str], None]
+) -> None:
+    while True:
+        had = _size(part)
+        try:
+            _receive(opener, url, part, progress)
+        except HTTPError as cause:
+            if cause.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                raise PreparationFailed(_unreachable(url, cause)) from cause
+        except (OSError, http.client.HTTPException) as cause:
+            # as long as each try brings something, go on
+            if _size(part) <= had:
+                raise PreparationFailed(f"{_unreachable(url, cause)} What has arrived is kept.") from cause
+            progress(f"interrupted at {_gb(_size(part))}, resuming")
+            continue
+        if part.is_file() and sha256(part) == digest:
+            return
+        part.unlink(missing_ok=True)
+        if not had:
+            raise PreparationFailed(
+                f"{url} isn't the file that {SUMS} describes. Copy it to the mirror again, or run "
+                "`sha256sum` there anew."
+            )
+        # the beginning was of another version
+
+
+def _receive(opener: urllib.request.OpenerDirector, url: str, part: Path, progress: Callable[[str], None]) -> None:
+    had = _size(part)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={had}-"} if had else {})  # noqa: S310 -- the card admits http and https only
+    with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
+        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        total = int(response.headers.get("Content-Length") or 0) + (had if resumed else 0)
+        progress(f"downloading {url.rsplit('/', 1)[-1]}, {_gb(total)}" + (f" from {_gb(had)} on" if resumed else ""))
+        with part.open("ab" if resumed else "wb") as file:
+            tell_at = file.tell() + TELL_EVERY_BYTES
+            while chunk := response.read(CHUNK_BYTES):
+                file.write(chunk)
+                if file.tell() >= tell_at:
+                    progress(f"{_gb(file.tell())} of {_gb(total)}")
+                    tell_at += TELL_EVERY_BYTES
+    if _size(part) < total:  # http.client doesn't tell a body that ended early
+        raise ConnectionError("the connection ended early")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.2f} GB"
+
+
+def _unreachable(url: str, cause: Exception) -> str:
+    if isinstance(cause, HTTPError) and cause.code in range(300, 400):
+        return f"{url} redirects; name the final address in the card's `mirror.url`."
+    return f"{url} can't be fetched ({cause}). Check the card's `mirror.url` and the server, then run this again."
