@@ -1,0 +1,1 @@
+"""The programs that run models: started, sealed, watched, swapped, ended."""

@@ -1,0 +1,130 @@
+"""How a card and its settings become the command that starts vLLM. Pure: no process, no file is touched."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from appliance.config import Limits, LocalModel
+from appliance.weights.card import Card
+
+_QUANTIZATION_FLAGS = {
+    "none": [],
+    "bitsandbytes-4bit": ["--quantization", "bitsandbytes"],
+    "int8-weight-only": ["--quantization", "int8_per_channel_weight_only"],
+    # the checkpoint's own config.json says how it is quantized, and vLLM picks the kernel for the device
+    "int8": [],
+    "w4a16": [],
+    "awq": [],
+    "gptq": [],
+    "fp8": [],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Everything that decides how an engine runs; two equal specs need no swap."""
+
+    name: str
+    card: Card
+    settings: LocalModel
+    weights: Path
+    python: Path
+    device: Literal["cpu", "cuda"]
+    fingerprint: str
+    """SHA-256 of the weights' manifest: other weights under the same name are another spec."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return min(self.settings.context_length or self.card.context_length, self.card.context_length)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A command ready to be spawned, with its whole environment: nothing is inherited."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(repr=False)
+    socket: Path
+    log: Path
+    readable: tuple[Path, ...]
+    """What the engine must see of the house's private folders."""
+    writable: tuple[Path, ...]
+
+
+def launch(spec: Spec, limits: Limits, folder: Path, cache: Path, log: Path) -> Launch:
+    """The command for `spec`. `folder` is private to this start and will hold the socket."""
+    settings, card = spec.settings, spec.card
+    batching, cache_settings = settings.batching, settings.kv_cache
+    socket = folder / "engine.sock"
+    argv = [
+        str(spec.python), "-m", "vllm.entrypoints.openai.api_server",
+        "--uds", str(socket),
+        "--model", str(spec.weights),
+        "--served-model-name", spec.name,
+        "--load-format", "bitsandbytes" if card.quantization == "bitsandbytes-4bit" else "safetensors",
+        "--dtype", card.dtype,
+        *_QUANTIZATION_FLAGS[card.quantization],
+        "--max-model-len", str(spec.context_length),
+        "--max-num-seqs", str(batching.max_sequences),
+        "--max-num-batched-tokens", str(batching.max_batched_tokens),
+        "--scheduling-policy", batching.scheduling,
+        "--kv-cache-dtype", cache_settings.type,
+        "--tensor-parallel-size", str(settings.tensor_parallel),
+        "--max-logprobs", str(limits.logprobs),
+        "--generation-config", "vllm",
+        "--disable-uvicorn-access-log",
+        "--disable-fastapi-docs",
+        "--limit-mm-per-prompt", json.dumps({"image": 8, "audio": 2, "video": 0}),
+    ]  # fmt: skip
+    argv.append("--enable-prefix-caching" if cache_settings.prefix_caching else "--no-enable-prefix-caching")
+    if card.task == "chat":
+        argv.append("--enable-chunked-prefill" if batching.chunked_prefill else "--no-enable-chunked-prefill")
+        defaults = {"temperature": card.chat.temperature, "top_p": card.chat.top_p}
+        argv += ["--override-generation-config", json.dumps(defaults)]
+        if card.chat.tool_call_parser:
+            argv += ["--enable-auto-tool-choice", "--tool-call-parser", card.chat.tool_call_parser]
+        if card.chat.reasoning_parser:
+            argv += ["--reasoning-parser", card.chat.reasoning_parser]
+    else:
+        argv += ["--runner", "pooling"]
+    if cache_settings.block_size is not None:
+        argv += ["--block-size", str(cache_settings.block_size)]
+    if not settings.compile:
+        argv.append("--enforce-eager")
+    if spec.device == "cuda":
+        argv += ["--gpu-memory-utilization", str(cache_settings.gpu_memory_share)]
+    else:
+        argv += ["--kv-cache-memory-bytes", str(int(cache_settings.space_gib * 2**30))]
+    env = {
+        "PATH": f"{spec.python.parent}:/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(cache),
+        "XDG_CACHE_HOME": str(cache),
+        "TMPDIR": "/tmp",  # noqa: S108 - the engine's own, inside its mount namespace
+        "LANG": "C.UTF-8",
+        "VLLM_CACHE_ROOT": str(cache / "vllm"),
+        "VLLM_CONFIG_ROOT": str(cache / "vllm-config"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+        "HF_HOME": str(cache / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_HOST_IP": "127.0.0.1",
+        "VLLM_LOGGING_COLOR": "0",
+        "VLLM_MAX_N_SEQUENCES": str(limits.choices),
+        # an idle connection is dropped by us, not by the engine in the moment that we use it
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "86400",
+    }
+    return Launch(
+        argv=tuple(argv),
+        env=env,
+        socket=socket,
+        log=log,
+        readable=(spec.weights, spec.python.parent.parent),
+        writable=(folder, cache),
+    )

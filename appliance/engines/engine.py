@@ -1,0 +1,309 @@
+"""One engine: a vLLM process, its five states, and the one task that owns them.
+
+Everyone else asks: `lease()` for a request, `until_ready()` after a start, `drain()` to end it. The owner
+task alone starts and ends processes and moves the state, so nobody checks first and acts later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from appliance.engines import progress
+from appliance.engines.command import Launch, Spec
+from appliance.engines.upstream import Upstream
+from appliance.errors import EngineFailed, Loading, SealUnavailable, UpstreamFailed
+
+_PROBE_EVERY = 0.25
+_PROBE_PATIENCE = 120.0
+_STEADY_SECONDS = 60.0
+_LONGEST_BACKOFF = 60.0
+
+
+class State(StrEnum):
+    """Where an engine is in its life."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Process(Protocol):
+    """A spawned engine with all that it started."""
+
+    @property
+    def pid(self) -> int:
+        """Process id of its keeper."""
+
+    async def wait(self) -> int:
+        """Exit status, once nothing of it is left."""
+
+    def terminate(self) -> None:
+        """Ask it to end; what is left after a grace is killed."""
+
+    def kill(self) -> None:
+        """End it and everything that it started, now."""
+
+
+Spawn = Callable[[Launch], Awaitable[Process]]
+
+
+class Lease:
+    """A request's hold on an engine: while it lasts, the engine is not taken away."""
+
+    __slots__ = ("_engine", "upstream")
+
+    def __init__(self, engine: Engine, upstream: Upstream) -> None:
+        self._engine = engine
+        self.upstream = upstream
+
+    def __enter__(self) -> Upstream:
+        return self.upstream
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.release()
+
+
+class Engine:
+    """Starts, watches, restarts and ends the process of one model."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        launch: Callable[[], Launch],
+        spawn: Spawn,
+        *,
+        backoff: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`launch` makes the command for the next start; `backoff` is the first wait after a crash, in seconds."""
+        self.spec = spec
+        self.state = State.STOPPED
+        self.reason: str | None = None
+        """Why it failed, in a line for the administrator."""
+        self.stage = "waiting"
+        """What a start is busy with, for the progress display."""
+        self.starts = 0
+        self.since = clock()
+        self.process: Process | None = None
+        self.upstream: Upstream | None = None
+        self._launch = launch
+        self._spawn = spawn
+        self._backoff = backoff
+        self._clock = clock
+        self._log = logging.getLogger("appliance.engines")
+        self._leases = 0
+        self._unleased = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._end_asked = asyncio.Event()
+        self._drain_seconds = 0.0
+        self._owner: asyncio.Task[None] | None = None
+
+    @property
+    def leases(self) -> int:
+        """Requests that hold it now."""
+        return self._leases
+
+    def start(self) -> None:
+        """Begin the owner task; returns at once."""
+        self._owner = asyncio.create_task(self._own(), name=f"engine {self.spec.name}")
+
+    def lease(self) -> Lease:
+        """Hold the engine for one request. Raises `Loading` while it can't answer."""
+        upstream = self.upstream
+        if self.state is not State.READY or upstream is None:
+            raise Loading(
+                f"the model {self.spec.name} is {'restarting' if self.starts > 1 else 'still loading'}; "
+                "try again in a moment",
+                code="model_loading",
+                retry_after=5,
+            )
+        self._leases += 1
+        return Lease(self, upstream)
+
+    def release(self) -> None:
+        """Give a lease back; `Lease` does it."""
+        self._leases -= 1
+        if not self._leases:
+            self._unleased.set()
+
+    async def until_ready(self) -> None:
+        """Wait for the first answer. Raises `EngineFailed` with the reason when a start fails."""
+        while self.state is not State.READY:
+            if self.state is State.FAILED or (self._owner is not None and self._owner.done()):
+                raise EngineFailed(self.reason or "the engine was stopped")
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def drain(self, seconds: float) -> None:
+        """Let leased requests finish for at most `seconds`, then end the process. Returns when it is gone."""
+        self._drain_seconds = seconds
+        self._end_asked.set()
+        if self._owner is not None:
+            await asyncio.wait([self._owner])
+
+    def _become(self, state: State, reason: str | None = None) -> None:
+        self.state, self.reason, self.since = state, reason, self._clock()
+        level = logging.ERROR if state is State.FAILED else logging.INFO
+        self._log.log(level, "engine %s: %s%s", self.spec.name, state, f": {reason}" if reason else "")
+        self._changed.set()
+
+    async def _own(self) -> None:
+        delay = self._backoff
+        while not self._end_asked.is_set():
+            launch = self._launch()
+            began = self._clock()
+            try:
+                await self._start(launch)
+                began = self._clock()
+                await self._watch()
+            except EngineFailed as failure:
+                self._become(State.FAILED, str(failure))
+            finally:
+                await self._clear(launch)
+            if self._clock() - began > _STEADY_SECONDS:
+                delay = self._backoff
+            if not self._end_asked.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._end_asked.wait(), delay)
+                delay = min(delay * 2, _LONGEST_BACKOFF)
+        self._become(State.STOPPED)
+
+    async def _start(self, launch: Launch) -> None:
+        """Spawn the process and wait for its first token. Raises `EngineFailed`, or returns when told to end."""
+        self.starts += 1
+        self.stage = "starting"
+        self._become(State.STARTING)
+        launch.socket.unlink(missing_ok=True)
+        try:
+            self.process = await self._spawn(launch)
+        except SealUnavailable as cause:
+            raise EngineFailed(str(cause)) from cause
+        upstream = Upstream(launch.socket)
+        answered = asyncio.create_task(self._first_answer(upstream, launch))
+        if await self._first(answered, self.spec.settings.startup_seconds) is answered:
+            answered.result()
+            self.upstream = upstream
+            self._become(State.READY)
+        elif not self._end_asked.is_set():
+            raise EngineFailed(
+                f"no answer within startup_seconds ({self.spec.settings.startup_seconds:g} s); see {launch.log}"
+            )
+
+    async def _first(self, task: asyncio.Task[None], patience: float | None) -> asyncio.Task[None] | None:
+        """`task` if it ends first; None at the timeout or when told to end. A dead process raises `EngineFailed`."""
+        assert self.process is not None  # noqa: S101 - only called between spawn and clear
+        died = asyncio.create_task(self.process.wait())
+        ended = asyncio.create_task(self._end_asked.wait())
+        try:
+            await asyncio.wait({task, died, ended}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            if died.done():
+                raise EngineFailed(progress.last_words(self._current_log, died.result()))
+            return task if task.done() else None
+        finally:
+            for each in (task, died, ended):
+                each.cancel()
+            await asyncio.gather(task, died, ended, return_exceptions=True)
+
+    async def _first_answer(self, upstream: Upstream, launch: Launch) -> None:
+        self._current_log = launch.log
+        while True:
+            self.stage = progress.stage(launch.log)
+            if launch.socket.exists():
+                with contextlib.suppress(UpstreamFailed, TimeoutError):
+                    async with asyncio.timeout(_PROBE_PATIENCE):
+                        if await self._probe(upstream):
+                            return
+            await asyncio.sleep(_PROBE_EVERY)
+
+    async def _probe(self, upstream: Upstream) -> bool:
+        """Whether the model generates one token (or one embedding)."""
+        if self.spec.card.task == "embedding":
+            path, body = "/v1/embeddings", '"input": "ready?"'
+        else:
+            path, body = "/v1/completions", '"prompt": "ready?", "max_tokens": 1'
+        response = await upstream.post(path, f'{{"model": {json.dumps(self.spec.name)}, {body}}}'.encode())
+        try:
+            await response.whole()
+        finally:
+            response.close()
+        return response.status == 200
+
+    async def _watch(self) -> None:
+        """Stay until told to end, then drain. Raises `EngineFailed` when the process dies or its tokens stall."""
+        if self.upstream is None or self.process is None:
+            return
+        control = Upstream(Path(self.upstream.socket))
+        try:
+            stalled = asyncio.create_task(self._until_stalled(self.upstream, control))
+            if await self._first(stalled, None) is stalled:
+                raise EngineFailed(
+                    f"no token moved for {self.spec.settings.stall_seconds:g} s though there was work (stalled)"
+                )
+            self._become(State.DRAINING)
+            await self._until_unleased()
+        finally:
+            control.close()
+
+    async def _until_unleased(self) -> None:
+        deadline = self._clock() + self._drain_seconds
+        assert self.process is not None  # noqa: S101 - draining begins from ready
+        died = asyncio.create_task(self.process.wait())
+        while self._leases and not died.done() and self._clock() < deadline:
+            self._unleased.clear()
+            waited = asyncio.create_task(self._unleased.wait())
+            await asyncio.wait({died, waited}, timeout=deadline - self._clock(), return_when=asyncio.FIRST_COMPLETED)
+            waited.cancel()
+        died.cancel()
+
+    async def _until_stalled(self, upstream: Upstream, control: Upstream) -> None:
+        """Return when there was work but nothing moved for `stall_seconds`."""
+        patience = self.spec.settings.stall_seconds
+        moved_at, seen, work = self._clock(), -1, progress.Work()
+        while True:
+            await asyncio.sleep(patience / 6)
+            if upstream.received != seen:
+                seen, moved_at = upstream.received, self._clock()
+                continue
+            with contextlib.suppress(UpstreamFailed, TimeoutError, ValueError):
+                async with asyncio.timeout(patience / 6):
+                    before, work = work, await progress.work(control)
+                    if work.tokens != before.tokens or (work.idle and await self._probe(control)):
+                        moved_at = self._clock()
+            if self._clock() - moved_at > patience:
+                return
+
+    async def _clear(self, launch: Launch) -> None:
+        """Leave nothing behind: no connection, no process, no socket."""
+        upstream, self.upstream = self.upstream, None
+        process, self.process = self.process, None
+        if process is not None:
+            if self.state is State.FAILED:
+                process.kill()
+            else:
+                process.terminate()
+            await process.wait()
+        if upstream is not None:
+            upstream.close()
+        launch.socket.unlink(missing_ok=True)
+
+
+def describe(engine: Engine) -> Iterator[tuple[str, object]]:
+    """What `appliance status` tells of an engine, as pairs."""
+    yield "state", engine.state
+    yield "card", engine.spec.settings.card
+    yield "quantization", engine.spec.card.quantization
+    yield "reason", engine.reason
+    yield "stage", engine.stage if engine.state is State.STARTING else None
+    yield "starts", engine.starts
+    yield "requests", engine.leases
+    yield "pid", engine.process.pid if engine.process else None

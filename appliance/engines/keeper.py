@@ -1,0 +1,208 @@
+"""Runs one engine sealed, and sees to it that nothing of it outlives the appliance.
+
+    python -m appliance.engines.keeper [options] -- COMMAND [ARGUMENT ...]
+
+Three generations, each dying with the one above:
+
+    keeper     outside the seal's process namespace; signals, grace, exit status
+    └── init   sealed, process 1 of the namespace; reaps; when it ends, the kernel kills all the rest
+        └── the engine's command, and whatever it starts
+
+The keeper asks the kernel for SIGKILL at its parent's death, init for SIGKILL at the keeper's, so
+that no order of SIGKILLs leaves a process behind. Where the seal is best-effort and the kernel
+grants no process namespace, the keeper adopts what the engine orphans and kills it all the same;
+only its own SIGKILL leaves that to its parent, the nursery.
+
+Exit status: the engine's, 128 + n after signal n, 125 when the seal is not to be had, 126 or 127
+when the command is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from appliance.engines import kernel
+from appliance.engines.seal import EngineSeal, as_json, evidence
+from appliance.errors import SealUnavailable
+
+SEAL_UNAVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+
+_PARENT_DIED = signal.SIGUSR1
+_WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, _PARENT_DIED}
+
+
+def die_with_parent(parent: int, signum: int) -> None:
+    """Have the kernel send this process `signum` when `parent` ends; exit now if it has already.
+
+    Holds until the next change of credentials. The parent is, to the kernel, the thread that forked.
+    """
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signum)
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGKILL)
+
+
+def exit_status(wait_status: int) -> int:
+    """A status of wait(2) as a shell shows it: the exit code, or 128 + the signal."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    return code if code >= 0 else 128 - code
+
+
+def children() -> set[int]:
+    """Process ids of this process's living or unreaped children, adopted ones too."""
+    mine: set[int] = set()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                _, fields = (folder / "stat").read_text().rsplit(") ", 1)
+                if int(fields.split()[1]) == os.getpid():
+                    mine.add(int(folder.name))
+    return mine
+
+
+def kill_descendants() -> None:
+    """SIGKILL every child until none is left; a subreaper's grandchildren become children by that."""
+    while True:
+        for pid in children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
+
+
+def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> int:
+    """Run the command in `environment` under the seal until it ends; returns the exit status.
+
+    Closes every descriptor but the standard ones and the status's. Call it in a process of its own.
+    """
+    parser = argparse.ArgumentParser(prog="keeper", description="Run one engine sealed.")
+    parser.add_argument("--log", type=Path, required=True, help="file for the engine's output, appended to")
+    parser.add_argument("--readable", type=Path, action="append", default=[], help="path to leave readable")
+    parser.add_argument("--writable", type=Path, action="append", default=[], help="path to leave writable")
+    parser.add_argument("--best-effort", action="store_true", help="go on without what the kernel refuses")
+    parser.add_argument("--grace", type=float, default=10.0, help="seconds from SIGTERM to SIGKILL")
+    parser.add_argument("--status", type=int, default=1, help="descriptor for the line of JSON on the seal")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process id to die with")
+    parser.add_argument("command", nargs="+")
+    options = parser.parse_args(arguments)
+
+    _close_inherited(options.status)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    seal = EngineSeal(best_effort=options.best_effort)
+    try:
+        seal.leave()
+    except SealUnavailable as error:
+        _tell(options.status, {"error": str(error)})
+        return SEAL_UNAVAILABLE
+    lifeline, held = os.pipe()  # init sees the keeper's end here, from before it can ask the kernel to
+    init = os.fork()
+    if init == 0:
+        os.close(held)
+        _init(options, environment, seal, lifeline, log)
+    kernel.drop_capabilities()
+    die_with_parent(options.parent, signal.SIGKILL if seal.alone else _PARENT_DIED)
+    os.close(options.status)
+    return _keep(init, options.grace)
+
+
+def _close_inherited(status: int) -> None:
+    # A socket opened outside the seal would still reach outside.
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if int(entry.name) > 2 and int(entry.name) != status:
+            with contextlib.suppress(OSError):  # the listing's own descriptor
+                os.close(int(entry.name))
+    os.set_inheritable(status, False)  # noqa: FBT003 - no keyword there
+
+
+def _keep(init: int, grace: float) -> int:
+    deadline: float | None = None
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == init:
+            kill_descendants()
+            return exit_status(status)
+        if pid:
+            continue
+        left = 3600.0 if deadline is None else max(0.0, deadline - time.monotonic())
+        received = signal.sigtimedwait(_WATCHED, left)
+        if received is None and deadline is None:
+            continue
+        if received is None or received.si_signo == _PARENT_DIED:
+            os.kill(init, signal.SIGKILL)
+            kill_descendants()
+            return 128 + signal.SIGKILL
+        if received.si_signo != signal.SIGCHLD:
+            os.kill(init, signal.SIGTERM)
+            deadline = deadline or time.monotonic() + grace
+
+
+def _init(
+    options: argparse.Namespace, environment: Mapping[str, str], seal: EngineSeal, lifeline: int, log: int
+) -> NoReturn:
+    """Process 1 of the namespace: close the seal, start the engine, reap until it ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(log, 2)
+        sealed = seal.close(options.readable, options.writable)
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if select.select([lifeline], [], [], 0)[0]:
+            os._exit(128 + signal.SIGKILL)  # process 1 can't be killed from inside
+        _tell(options.status, as_json(sealed, evidence()))
+        os.dup2(log, 1)
+        parent = os.getpid()
+        engine = os.fork()
+        if engine == 0:
+            _engine(options.command, environment, parent)
+        os.close(options.status)
+        signal.signal(signal.SIGTERM, lambda *_: _pass_on(engine))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        while True:
+            pid, status = os.wait()
+            if pid == engine:
+                os._exit(exit_status(status))
+    except Exception as error:  # nothing of this copy of the keeper may run on
+        _tell(options.status, {"error": str(error)})
+    finally:
+        os._exit(SEAL_UNAVAILABLE)
+
+
+def _pass_on(engine: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(engine, signal.SIGTERM)
+
+
+def _engine(command: list[str], environment: Mapping[str, str], parent: int) -> NoReturn:
+    try:
+        os.setsid()  # else its kill(0) would reach init and the keeper
+        die_with_parent(parent, signal.SIGKILL)
+        for inherited in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; its children shouldn't
+            signal.signal(inherited, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        os.execvpe(command[0], command, environment)  # noqa: S606 - a list, and no shell is wanted
+    except OSError as error:
+        os.write(2, f"keeper: {command[0]}: {error.strerror}\n".encode())
+        os._exit(NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE)
+    finally:
+        os._exit(NOT_EXECUTABLE)
+
+
+def _tell(status: int, message: dict[str, object]) -> None:
+    os.write(status, json.dumps(message).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

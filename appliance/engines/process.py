@@ -1,0 +1,224 @@
+"""The gateway's handle on engine processes: start one sealed, wait for it, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from appliance.engines.nursery import program
+from appliance.engines.seal import Seal, ThreadEvidence
+from appliance.errors import EngineFailed, SealUnavailable
+
+SealLevel = Literal["required", "best-effort"]
+
+
+class EngineProcess(Protocol):
+    """One engine: its keeper, and with it every process that the engine starts."""
+
+    @property
+    def pid(self) -> int:
+        """The keeper's process id."""
+
+    @property
+    def seal(self) -> Seal:
+        """Which parts of the seal hold, and which are missing and why."""
+
+    @property
+    def evidence(self) -> list[ThreadEvidence]:
+        """What /proc showed inside the seal just before the engine was started."""
+
+    async def wait(self) -> int:
+        """Exit status, 128 + n after signal n; returns when nothing of the engine runs any more."""
+
+    def terminate(self) -> None:
+        """SIGTERM to the engine, SIGKILL to all of it when the grace is over. No-op when it has ended."""
+
+    def kill(self) -> None:
+        """SIGKILL to all of it at once. No-op when it has ended."""
+
+
+class _Kept:
+    """An EngineProcess of a Nursery."""
+
+    def __init__(self, nursery: Nursery, number: int) -> None:
+        self._nursery = nursery
+        self.number = number
+        self.pid = 0
+        self.seal = Seal(())
+        self.evidence: list[ThreadEvidence] = []
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Future[None] = loop.create_future()
+        self._exited: asyncio.Future[int] = loop.create_future()
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self._exited)
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: int) -> None:
+        if not self._exited.done():
+            self._nursery.send({"id": self.number, "signal": signum})
+
+    def on(self, message: dict[str, Any]) -> bool:
+        """Take a message of the nursery; True with the last one."""
+        match message:
+            case {"pid": int(pid)}:
+                self.pid = pid
+            case {"seal": {"holds": holds, "missing": missing, "evidence": threads}}:
+                self.seal = Seal(tuple(holds), tuple(missing))
+                self.evidence = [ThreadEvidence(**thread) for thread in threads]
+                self._start(None)
+            case {"error": str(error)}:
+                self._start(SealUnavailable(error))
+                return not self.pid
+            case {"exit": int(status)}:
+                self._start(EngineFailed(f"the engine's keeper ended with status {status} before it started"))
+                self._exited.set_result(status)
+                return True
+        return False
+
+    def _start(self, error: Exception | None) -> None:
+        if self.started.done():
+            return
+        if error is None:
+            self.started.set_result(None)
+        else:
+            self.started.set_exception(error)
+
+
+class Nursery:
+    """The process that starts engines' keepers. See `appliance.engines.nursery` for why it exists.
+
+    Make it with `start` in the gateway's main thread, before `seal_gateway` and before any thread;
+    the kernel ends it with that thread. Then use it from one event loop, asyncio's or uvloop's.
+    Should it die, every engine dies with it and `spawn` raises EngineFailed: the gateway, sealed by
+    then, can't start another and has to be restarted.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+        self._process = process
+        self._socket = connection
+        self._numbers = itertools.count(1)
+        self._kept: dict[int, _Kept] = {}
+        self._connected = asyncio.Lock()
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    @classmethod
+    def start(cls, least: SealLevel = "required") -> Nursery:
+        """Start the process. It never starts an engine under less than the seal `least`."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                program("nursery", str(theirs.fileno()), str(os.getpid()), least),
+                env={"PATH": os.defpath},
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        ours.setblocking(False)  # noqa: FBT003 - no keyword there
+        return cls(process, ours)
+
+    @property
+    def pid(self) -> int:
+        """The nursery's process id."""
+        return self._process.pid
+
+    async def spawn(
+        self,
+        command: Sequence[str],
+        env: dict[str, str],
+        log: Path,
+        readable: Sequence[Path],
+        writable: Sequence[Path],
+        seal: SealLevel = "required",
+        grace: float = 10.0,
+    ) -> EngineProcess:
+        """Start `command` sealed; returns once the seal holds and the command runs.
+
+        Its environment is exactly `env`, its working directory /, its output appended to `log` (0600).
+        Of the folders in `seal.COVERED` it sees only `readable` and `writable`, and besides those
+        `command[0]` with the Python installation around it. Only `writable` paths can be written to;
+        the folder of its socket belongs there. All paths in `command` have to be absolute.
+
+        Raises SealUnavailable when the kernel refuses a part and `seal` is "required", or the nursery
+        was started with a higher one; EngineFailed when the program is missing, when it ends before the
+        seal holds, or when the nursery is gone.
+        """
+        wanted = {
+            "command": list(command),
+            "env": env,
+            "log": _absolute([log])[0],
+            "readable": _absolute([*readable, *_interpreter(command[0])]),
+            "writable": _absolute(writable),
+            "best_effort": seal == "best-effort",
+            "grace": grace,
+        }
+        await self._connect()
+        kept = _Kept(self, next(self._numbers))
+        self.send({"id": kept.number, "spawn": wanted})
+        self._kept[kept.number] = kept
+        try:
+            await kept.started
+        except asyncio.CancelledError:
+            kept.kill()
+            raise
+        return kept
+
+    async def close(self) -> None:
+        """End the nursery, and with it whatever engine still runs."""
+        if self._reading and self._writer:
+            self._writer.close()
+            await asyncio.wait([self._reading])
+        self._socket.close()
+        await asyncio.to_thread(self._process.wait)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Send a request. Raises EngineFailed when the nursery is gone."""
+        if self._writer is None or self._reading is None or self._reading.done():
+            raise EngineFailed("the process that starts engines has ended; restart the appliance")
+        self._writer.write(json.dumps(message).encode() + b"\n")
+
+    async def _connect(self) -> None:
+        async with self._connected:
+            if self._writer is None:
+                reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+                self._reading = asyncio.create_task(self._read(reader))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(ConnectionError):
+            while line := await reader.readline():
+                message = json.loads(line)
+                number = message["id"]
+                if (kept := self._kept.get(number)) and kept.on(message):
+                    del self._kept[number]
+        # The kernel killed every keeper with it.
+        for kept in self._kept.values():
+            kept.on({"exit": 128 + signal.SIGKILL})
+        self._kept.clear()
+
+
+def _absolute(paths: Sequence[Path]) -> list[str]:
+    return [str(path.absolute()) for path in paths]
+
+
+def _interpreter(command: str) -> list[Path]:
+    path = Path(command)
+    if not path.is_absolute() or not path.exists():
+        raise EngineFailed(f"{command}: no such program (an absolute path is needed)")
+    if (path.parents[1] / "pyvenv.cfg").exists():
+        return [path.parents[1], path.resolve().parents[1]]
+    return [path.resolve()]

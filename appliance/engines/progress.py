@@ -1,0 +1,89 @@
+"""Reads an engine's signs of life: what a start is busy with, whether tokens move, and its last words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.engines.upstream import Upstream
+
+_TAIL_BYTES = 64 * 1024
+_STAGES = (
+    ("Application startup complete", "answering its first request"),
+    ("Starting vLLM server", "opening its socket"),
+    ("init engine", "warming up"),
+    ("KV cache", "making room for the KV cache"),
+    ("torch.compile", "compiling the model"),
+    ("Loading weights took", "warming up"),
+    ("oading safetensors", "loading weights"),
+    ("Starting to load model", "loading weights"),
+    ("Initializing a V1 LLM engine", "starting the engine"),
+    ("non-default args", "reading the model's configuration"),
+)
+_REASON = re.compile(r"(?:\w*Error|Exception|Killed|out of memory)\b.*")
+_NOISE = re.compile(r"^\([^)]*\)\s*|^\w+ \d\d-\d\d \d\d:\d\d:\d\d \S+\s*")
+_COUNTERS = re.compile(
+    r"^vllm:(num_requests_running|num_requests_waiting|generation_tokens_total|prompt_tokens_total"
+    r"|iteration_tokens_total_sum)(?:\{[^}]*\})? (\S+)$",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an engine says of itself: tokens it has computed, and whether requests are on it."""
+
+    tokens: float = -1
+    idle: bool = False
+
+
+async def work(control: Upstream) -> Work:
+    """Ask the engine's metrics. Raises `UpstreamFailed` or `ValueError` when they can't be had."""
+    response = await control.get("/metrics")
+    try:
+        text = (await response.whole()).decode()
+    finally:
+        response.close()
+    return read_work(text)
+
+
+def read_work(metrics: str) -> Work:
+    """Read Prometheus text. Raises `ValueError` when the engine's counters aren't in it."""
+    tokens = requests = 0.0
+    found = False
+    for name, value in _COUNTERS.findall(metrics):
+        found = True
+        if name.startswith("num_requests"):
+            requests += float(value)
+        else:
+            tokens += float(value)
+    if not found:
+        raise ValueError("no counters of vLLM in its metrics")
+    return Work(tokens, idle=requests == 0)
+
+
+def tail(log: Path) -> str:
+    """The last 64 KiB of a log; empty when there is none yet."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def stage(log: Path) -> str:
+    """What a start is busy with, in words."""
+    text = tail(log)
+    last = max(_STAGES, key=lambda known: text.rfind(known[0]))
+    return last[1] if last[0] in text else "loading libraries"
+
+
+def last_words(log: Path, status: int) -> str:
+    """Why a process ended: its exit status and the last error in its log, in one line of at most 300 characters."""
+    reasons = [match.group(0) for line in tail(log).splitlines() if (match := _REASON.search(_NOISE.sub("", line)))]
+    # the first of the last burst tells the cause; "see stack trace above" tells nothing
+    telling = [reason for reason in reasons if "initialization failed" not in reason and "stack trace" not in reason]
+    how = f"killed by signal {status - 128}" if status > 128 else f"exit status {status}"
+    return f"the engine ended ({how}){': ' + telling[-1][:200] if telling else ''}; see {log}"

@@ -1,0 +1,220 @@
+"""HTTP/1.1 over a Unix socket, to an engine or to the outlet: the hot path's own client.
+
+A general client spends more time on a request than the whole gateway may (docs/architecture.md has the
+figures). Here every peer is a Unix socket, every request is one JSON body, and redirects, cookies,
+compression and TLS don't occur, so what is left is a parser, a pool and back-pressure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import cast
+
+import httptools
+
+from appliance.errors import UpstreamFailed
+
+_PAUSE_BYTES = 256 * 1024
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; carries one exchange at a time and is pooled between them."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.transport: asyncio.Transport | None = None
+        self.parser = httptools.HttpResponseParser(self)
+        self.waiter: asyncio.Future[None] | None = None
+        self.chunks: list[bytes] = []
+        self.buffered = 0
+        self.status = 0
+        self.complete = False
+        self.reusable = False
+        self.lost = False
+        self.fresh = True
+        self.paused = False
+
+    # transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transport is no subclass of asyncio's, only alike
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.upstream.received += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.abort()
+            return
+        if self.buffered > _PAUSE_BYTES and not self.paused and self.transport is not None:
+            self.paused = True
+            self.transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self.upstream.forget(self)
+        self._wake()
+
+    # parser
+
+    def on_headers_complete(self) -> None:
+        self.status = self.parser.get_status_code()
+
+    def on_body(self, data: bytes) -> None:
+        self.chunks.append(data)
+        self.buffered += len(data)
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200:  # 1xx only announces the answer
+            self.complete = True
+            self.reusable = self.parser.should_keep_alive()  # the parser knows it only in this moment
+
+    # exchange
+
+    def send(self, data: bytes) -> None:
+        self.chunks.clear()
+        self.buffered = self.status = 0
+        self.complete = False
+        assert self.transport is not None  # noqa: S101 - set before a connection is handed out
+        self.transport.write(data)
+
+    async def more(self) -> None:
+        """Wait until something new was received, or the connection is lost."""
+        self.waiter = self.upstream.loop.create_future()
+        try:
+            await self.waiter
+        finally:
+            self.waiter = None
+
+    def resume(self) -> None:
+        if self.paused and self.transport is not None:
+            self.paused = False
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        self.lost = True
+        if self.transport is not None:
+            self.transport.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class Response:
+    """An answer whose status is known and whose body is still coming. Close it in any case."""
+
+    __slots__ = ("_connection", "status")
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self.status = connection.status
+
+    async def read(self) -> bytes:
+        """The bytes that came since the last call; empty at the proper end.
+
+        Raises `UpstreamFailed` if the connection broke before the end.
+        """
+        connection = self._connection
+        while not connection.chunks:
+            if connection.complete:
+                return b""
+            if connection.lost:
+                raise UpstreamFailed("the engine broke off its answer; try again", code="engine_failed")
+            await connection.more()
+        data = connection.chunks[0] if len(connection.chunks) == 1 else b"".join(connection.chunks)
+        connection.chunks.clear()
+        connection.buffered = 0
+        connection.resume()
+        return data
+
+    async def whole(self) -> bytes:
+        """The whole body."""
+        parts = []
+        while data := await self.read():
+            parts.append(data)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Give the connection back, or break it off, which makes the engine stop generating."""
+        connection = self._connection
+        if connection.complete and connection.reusable and not connection.lost:
+            connection.resume()
+            connection.upstream.keep(connection)
+        else:
+            connection.abort()
+
+
+class Upstream:
+    """One peer behind a Unix socket, with a pool of idle connections to it."""
+
+    def __init__(self, socket: Path, *, prefix: str = "", headers: dict[str, str] | None = None) -> None:
+        """`prefix` goes before each path, `headers` (such as authorization) into each request."""
+        self.socket = str(socket)
+        self.loop = asyncio.get_running_loop()
+        self.received = 0
+        """Bytes received so far: whoever watches over an engine sees here that tokens move."""
+        self._prefix = prefix
+        extra = {"host": "engine"} | (headers or {})
+        lines = "".join(f"{name}: {value}\r\n" for name, value in extra.items())
+        self._head = f"{lines}content-type: application/json\r\ncontent-length: "
+        self._idle: list[_Connection] = []
+        self._open: set[_Connection] = set()
+
+    async def post(self, path: str, body: bytes) -> Response:
+        """Send `body` (JSON) to `path` and wait for the status of the answer.
+
+        Raises `UpstreamFailed` when the peer can't be reached or breaks off.
+        """
+        head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._head}{len(body)}\r\n\r\n"
+        return await self._exchange(head.encode() + body)
+
+    async def get(self, path: str) -> Response:
+        """As `post`, without a body."""
+        return await self._exchange(f"GET {self._prefix}{path} HTTP/1.1\r\n{self._head}0\r\n\r\n".encode())
+
+    async def _exchange(self, data: bytes) -> Response:
+        while True:
+            connection = self._idle.pop() if self._idle else await self._connect()
+            connection.send(data)
+            try:
+                while not connection.status:
+                    if connection.lost:
+                        break
+                    await connection.more()
+            except BaseException:
+                connection.abort()
+                raise
+            if connection.status:
+                connection.fresh = False
+                return Response(connection)
+            if connection.fresh:
+                raise UpstreamFailed("the engine broke off before it answered; try again", code="engine_failed")
+            # a pooled connection that its peer had closed meanwhile: nothing was answered, so ask on another
+
+    async def _connect(self) -> _Connection:
+        try:
+            _, connection = await self.loop.create_unix_connection(lambda: _Connection(self), self.socket)
+        except OSError as cause:
+            raise UpstreamFailed("the engine can't be reached; try again", code="engine_failed") from cause
+        self._open.add(connection)
+        return connection
+
+    def keep(self, connection: _Connection) -> None:
+        """Take an idle connection into the pool."""
+        self._idle.append(connection)
+
+    def forget(self, connection: _Connection) -> None:
+        """Drop a lost connection."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        """Break off everything: idle connections and answers in flight."""
+        for connection in list(self._open):
+            connection.abort()
