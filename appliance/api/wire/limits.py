@@ -1,0 +1,30 @@
+"""What a client may cost before it is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """What one client may cost. Seconds, bytes and counts; all above zero."""
+
+    header_seconds: float = 10.0
+    """For the headers, from the first byte of a request or the opened connection; and for a TLS handshake."""
+    body_seconds: float = 30.0
+    """For the whole body, plus one second for each `body_bytes_per_second` that arrived."""
+    body_bytes_per_second: float = 16_384.0
+    idle_seconds: float = 75.0
+    """Between an answer and the next request."""
+    write_seconds: float = 30.0
+    """For a client that takes nothing while an answer waits for it."""
+    linger_seconds: float = 2.0
+    """For a refused client to read why; what it still sends is thrown away."""
+    header_bytes: int = 32_768
+    """Request line and headers."""
+    header_count: int = 64
+    body_bytes: int = 16_777_216
+    connections: int = 1024
+    """Open at once. As many again may be hearing that they are refused."""
+    pipelined: int = 8
+    """Requests waiting on one connection behind the one that is being answered."""
