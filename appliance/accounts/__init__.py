@@ -1,0 +1,1 @@
+"""Who asks: keys today, roles and budgets to come."""

@@ -1,0 +1,1 @@
+"""What a caller sees: routes, bodies, errors, and the hardened HTTP underneath."""

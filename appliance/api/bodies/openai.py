@@ -1,0 +1,642 @@
+"""Bodies of OpenAI's operations, and of rerank and score, which the field has agreed on beside them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from appliance.api.bodies.base import Body, Bound, Json, NonEmpty, Part, Text, ignored, refuse
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Tokens = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Stop = (
+    Annotated[Text, Field(min_length=1, max_length=1024)] | list[Annotated[Text, Field(min_length=1, max_length=1024)]]
+)
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+CACHE = "Prefix caching is automatic; the engine needs no hint."
+ACCOUNT = "Belongs to the provider's own platform; keys and audit do it here."
+
+# --- messages -------------------------------------------------------------------------------------------
+
+
+def only_data_url(url: str) -> str:
+    """Media come inside the request: the appliance fetches nothing."""
+    if not url.startswith("data:"):
+        raise ValueError("only `data:` URLs are taken; the appliance fetches nothing from the network")
+    return url
+
+
+class TextPart(Part):
+    """Text inside a message."""
+
+    type: Literal["text"]
+    text: Text
+    prompt_cache_breakpoint: Any = ignored(CACHE)
+
+
+class RefusalPart(Part):
+    """An earlier refusal of the model."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+
+class ImageUrl(Part):
+    """An image as a `data:` URL."""
+
+    url: Text
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+    _data_only = field_validator("url")(only_data_url)
+
+
+class ImagePart(Part):
+    """An image inside a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+    prompt_cache_breakpoint: Any = ignored(CACHE)
+
+
+class InputAudio(Part):
+    """Audio as base64."""
+
+    data: Text
+    format: Literal["wav", "mp3"]
+
+
+class AudioPart(Part):
+    """Audio inside a message."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+    prompt_cache_breakpoint: Any = ignored(CACHE)
+
+
+ContentPart = Annotated[TextPart | RefusalPart | ImagePart | AudioPart, Field(discriminator="type")]
+Content = Text | Annotated[list[ContentPart], Field(min_length=1)]
+
+
+class FunctionCall(Part):
+    """A function that the model called, with its arguments as JSON text."""
+
+    name: FunctionName
+    arguments: Text
+
+
+class ToolCall(Part):
+    """A call of a tool by the model."""
+
+    id: NonEmpty
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class SystemMessage(Part):
+    """Instructions of the app."""
+
+    role: Literal["system", "developer"]
+    content: Content
+    name: NonEmpty | None = None
+
+
+class UserMessage(Part):
+    """What the person said."""
+
+    role: Literal["user"]
+    content: Content
+    name: NonEmpty | None = None
+
+
+class AssistantMessage(Part):
+    """What the model said before."""
+
+    role: Literal["assistant"]
+    content: Content | None = None
+    name: NonEmpty | None = None
+    refusal: Text | None = None
+    tool_calls: list[ToolCall] | None = None
+    reasoning: Text | None = None
+    reasoning_content: Text | None = None
+    audio: Any = ignored("Audio answers are not served.")
+    function_call: Any = ignored("Deprecated; use `tool_calls`.")
+    annotations: Any = ignored("Part of an answer that SDKs send back; says nothing to a model.")
+
+
+class ToolMessage(Part):
+    """What a tool answered."""
+
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: NonEmpty
+    name: NonEmpty | None = None
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+# --- tools and output formats ---------------------------------------------------------------------------
+
+
+class FunctionDefinition(Part):
+    """A function that the model may call; `parameters` is a JSON schema."""
+
+    name: FunctionName
+    description: Text | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class Tool(Part):
+    """A tool that the model may call."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class NamedFunction(Part):
+    """The function's name."""
+
+    name: FunctionName
+
+
+class NamedTool(Part):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Part):
+    """The shape that the answer must have."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: Text | None = None
+    schema_: Json | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class PlainFormat(Part):
+    """Free text, or any JSON object."""
+
+    type: Literal["text", "json_object"]
+
+
+class SchemaFormat(Part):
+    """JSON of a given shape."""
+
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[PlainFormat | SchemaFormat, Field(discriminator="type")]
+
+
+class StructuredOutputs(Part):
+    """vLLM's own way to bind the answer: to a JSON schema, a regular expression or a choice."""
+
+    json_: Json | None = Field(default=None, alias="json")
+    regex: Text | None = None
+    choice: Annotated[list[Text], Field(min_length=1, max_length=256)] | None = None
+
+
+class StreamOptions(Part):
+    """What a stream holds beside the answer."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = ignored("Padding against observers of encrypted traffic; TLS ends in the house.")
+
+
+class TemplateArguments(Part):
+    """The switches of a chat template that a caller may set."""
+
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+
+
+class Sampling(Body):
+    """Fields that chat and plain completions share."""
+
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: (
+        Annotated[
+            dict[Annotated[str, Field(pattern=r"^\d{1,7}$")], Annotated[float, Field(ge=-100, le=100)]],
+            Field(max_length=1024),
+        ]
+        | None
+    ) = None
+    max_tokens: Tokens | None = None
+    n: Tokens | None = None
+    seed: Seed | None = None
+    stop: Stop | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = Field(
+        default=None, description="vLLM's own: sample from the k likeliest."
+    )
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="vLLM's own: least share of the likeliest."
+    )
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] | None = Field(default=None, description="vLLM's own.")
+    min_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="vLLM's own: generate at least so many."
+    )
+    ignore_eos: bool | None = Field(default=None, description="vLLM's own, for benchmarks: go on to `max_tokens`.")
+    structured_outputs: StructuredOutputs | None = Field(default=None, description="vLLM's own: bind the answer.")
+    user: Any = ignored(ACCOUNT)
+
+    def check(self, bound: Bound) -> None:
+        """Hold the sampling fields to the limits."""
+        limits = bound.limits
+        bound.most("n", self.n, limits.choices)
+        bound.output_tokens("max_tokens", self.max_tokens)
+        bound.output_tokens("min_tokens", self.min_tokens)
+        if isinstance(self.stop, list):
+            bound.most("stop", len(self.stop), limits.stop_sequences)
+        if self.stream_options is not None and not self.stream:
+            refuse("stream_options", "stream_options goes only with stream: true")
+        if self.structured_outputs is not None:
+            bound.json("structured_outputs.json", self.structured_outputs.json_)
+            pattern = self.structured_outputs.regex
+            bound.most("structured_outputs.regex", len(pattern or ""), limits.pattern_length)
+
+    def wants_usage(self) -> bool:
+        """Whether the caller asked for usage in the stream."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    def wanted_choices(self) -> int:
+        """`n`, or one."""
+        return self.n or 1
+
+    def prepare(self, output_tokens: int | None) -> None:
+        """Ask for usage in every stream: it is what a request is settled by."""
+        if self.stream:
+            self.stream_options = StreamOptions(include_usage=True)
+        if self.max_tokens is None and output_tokens is not None:
+            self.max_tokens = output_tokens
+
+
+class ChatCompletions(Sampling):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    max_completion_tokens: Tokens | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: TemplateArguments | None = Field(default=None, description="vLLM's own: `enable_thinking`.")
+    modalities: list[Literal["text"]] | None = Field(default=None, exclude=True, description="Only `text` is served.")
+    audio: Any = ignored("Audio answers are not served.")
+    function_call: Any = ignored("Deprecated; use `tool_choice`.")
+    functions: Any = ignored("Deprecated; use `tools`.")
+    metadata: Any = ignored(ACCOUNT)
+    moderation: Any = ignored(ACCOUNT)
+    prediction: Any = ignored("A hint for speed that the engine has no use for.")
+    prompt_cache_key: Any = ignored(CACHE)
+    prompt_cache_options: Any = ignored(CACHE)
+    prompt_cache_retention: Any = ignored(CACHE)
+    safety_identifier: Any = ignored(ACCOUNT)
+    service_tier: Any = ignored("Priority is set by key, never by the body.")
+    store: Any = ignored("Nothing is stored.")
+    verbosity: Any = ignored("No open-weight model here knows it.")
+    web_search_options: Any = ignored("Nothing is fetched from the network.")
+
+    def check(self, bound: Bound) -> None:
+        """Hold messages, tools and formats to the limits."""
+        super().check(bound)
+        limits = bound.limits
+        bound.most("messages", len(self.messages), limits.messages)
+        bound.most("top_logprobs", self.top_logprobs, limits.logprobs)
+        bound.output_tokens("max_completion_tokens", self.max_completion_tokens)
+        if self.top_logprobs and not self.logprobs:
+            refuse("top_logprobs", "top_logprobs goes only with logprobs: true")
+        if self.response_format is not None and isinstance(self.response_format, SchemaFormat):
+            bound.json("response_format.json_schema.schema", self.response_format.json_schema.schema_)
+        if self.tools is not None:
+            bound.most("tools", len(self.tools), limits.tools)
+            for index, tool in enumerate(self.tools):
+                bound.json(f"tools[{index}].function.parameters", tool.function.parameters)
+        if self.tool_choice is not None and self.tool_choice != "none" and not self.tools:
+            refuse("tool_choice", "tool_choice needs tools to choose from")
+
+    def prepare(self, output_tokens: int | None) -> None:
+        """As for all, but `max_completion_tokens` is a limit of the caller's too."""
+        super().prepare(None if self.max_completion_tokens else output_tokens)
+
+
+class Completions(Sampling):
+    """POST /v1/completions."""
+
+    prompt: (
+        Annotated[Text, Field(min_length=1)]
+        | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1)]
+        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+        | Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
+    )
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = Field(
+        default=None, exclude=True, description="Only 1 is served."
+    )
+    echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0)] | None = None
+    response_format: ResponseFormat | None = None
+    suffix: Annotated[Text, Field(max_length=0)] | None = Field(
+        default=None, exclude=True, description="Only empty is served."
+    )
+
+    def prompts(self) -> int:
+        """How many prompts there are."""
+        many = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
+        return len(self.prompt) if many else 1
+
+    def check(self, bound: Bound) -> None:
+        """Hold prompts and logprobs to the limits."""
+        super().check(bound)
+        bound.most("logprobs", self.logprobs, bound.limits.logprobs)
+        bound.most("prompt", self.prompts(), bound.limits.choices)
+        if self.response_format is not None and isinstance(self.response_format, SchemaFormat):
+            bound.json("response_format.json_schema.schema", self.response_format.json_schema.schema_)
+
+    def wanted_choices(self) -> int:
+        """`n` for each prompt."""
+        return (self.n or 1) * self.prompts()
+
+
+# --- responses ------------------------------------------------------------------------------------------
+
+
+class InputText(Part):
+    """Text of the person or the app."""
+
+    type: Literal["input_text"]
+    text: Text
+    prompt_cache_breakpoint: Any = ignored(CACHE)
+
+
+class OutputText(Part):
+    """Text that the model wrote before."""
+
+    type: Literal["output_text"]
+    text: Text
+    annotations: list[Any] | None = None
+    logprobs: Any = ignored("Part of an answer that SDKs send back; says nothing to a model.")
+
+
+class OutputRefusal(Part):
+    """An earlier refusal of the model."""
+
+    type: Literal["refusal"]
+    refusal: Text
+
+
+class InputImage(Part):
+    """An image as a `data:` URL."""
+
+    type: Literal["input_image"]
+    image_url: Text
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+    _data_only = field_validator("image_url")(only_data_url)
+
+
+InputPart = Annotated[InputText | OutputText | OutputRefusal | InputImage, Field(discriminator="type")]
+
+
+class InputMessage(Part):
+    """A message of the conversation; `type` may be left out."""
+
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Text | Annotated[list[InputPart], Field(min_length=1)]
+    type: Literal["message"] | None = None
+    id: NonEmpty | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    phase: Any = ignored("Part of an answer that SDKs send back; says nothing to a model.")
+
+
+class FunctionCallItem(Part):
+    """A function that the model called."""
+
+    type: Literal["function_call"]
+    call_id: NonEmpty
+    name: FunctionName
+    arguments: Text
+    id: NonEmpty | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+
+class FunctionCallOutputItem(Part):
+    """What the function answered."""
+
+    type: Literal["function_call_output"]
+    call_id: NonEmpty
+    output: Text
+    id: NonEmpty | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+
+
+class ReasoningText(Part):
+    """Reasoning that the model wrote before."""
+
+    type: Literal["reasoning_text", "summary_text"]
+    text: Text
+
+
+class ReasoningItem(Part):
+    """A step of reasoning that the model sent before."""
+
+    type: Literal["reasoning"]
+    id: NonEmpty
+    summary: list[ReasoningText]
+    content: list[ReasoningText] | None = None
+    status: Literal["in_progress", "completed", "incomplete"] | None = None
+    encrypted_content: Any = ignored("Reasoning is not encrypted here.")
+
+
+InputItem = InputMessage | FunctionCallItem | FunctionCallOutputItem | ReasoningItem
+
+
+class ResponsesTool(Part):
+    """A function that the model may call. Tools that a provider would run itself are refused."""
+
+    type: Literal["function"]
+    name: FunctionName
+    description: Text | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+    defer_loading: Any = ignored("All tools are shown at once.")
+
+
+class NamedResponsesTool(Part):
+    """The one function that must be called."""
+
+    type: Literal["function"]
+    name: FunctionName
+
+
+class ResponsesSchemaFormat(JsonSchema):
+    """JSON of a given shape."""
+
+    type: Literal["json_schema"]
+
+
+class TextOptions(Part):
+    """The form of the answer's text."""
+
+    format: Annotated[PlainFormat | ResponsesSchemaFormat, Field(discriminator="type")] | None = None
+    verbosity: Any = ignored("No open-weight model here knows it.")
+
+
+class Reasoning(Part):
+    """How much the model may think."""
+
+    effort: Effort | None = None
+    summary: Any = ignored("Reasoning is not summarised here.")
+    generate_summary: Any = ignored("Reasoning is not summarised here.")
+    context: Any = ignored("Nothing is stored.")
+    mode: Any = ignored("No open-weight model here knows it.")
+
+
+class Responses(Body):
+    """POST /v1/responses. Stateless: the whole conversation comes with each request."""
+
+    input: Annotated[Text, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1)]
+    instructions: Text | None = None
+    max_output_tokens: Tokens | None = None
+    parallel_tool_calls: bool | None = None
+    reasoning: Reasoning | None = None
+    stream: bool | None = None
+    temperature: Temperature | None = None
+    text: TextOptions | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedResponsesTool | None = None
+    tools: list[ResponsesTool] | None = None
+    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    top_p: Share | None = None
+    include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = Field(
+        default=None, description="vLLM's own: sample from the k likeliest."
+    )
+    seed: Seed | None = Field(default=None, description="vLLM's own.")
+    store: bool | None = Field(default=None, description="Set to false: nothing is stored.")
+    background: Literal[False] | None = Field(default=None, exclude=True, description="Only false is served.")
+    previous_response_id: None = Field(
+        default=None,
+        exclude=True,
+        description="Nothing is stored, so nothing can be continued: send the whole conversation.",
+    )
+    conversation: None = Field(
+        default=None,
+        exclude=True,
+        description="Nothing is stored, so nothing can be continued: send the whole conversation.",
+    )
+    prompt: None = Field(default=None, exclude=True, description="Templates stored at a provider can't be used.")
+    truncation: Literal["disabled"] | None = Field(default=None, exclude=True, description="Only `disabled` is served.")
+    access_programs: Any = ignored(ACCOUNT)
+    background_options: Any = ignored("Answers are never made in the background.")
+    context_management: Any = ignored("The whole conversation comes with each request.")
+    image: Any = ignored("Images are not made here.")
+    max_tool_calls: Any = ignored("Tools are run by the app, not by the appliance.")
+    metadata: Any = ignored(ACCOUNT)
+    moderation: Any = ignored(ACCOUNT)
+    prompt_cache_key: Any = ignored(CACHE)
+    prompt_cache_options: Any = ignored(CACHE)
+    prompt_cache_retention: Any = ignored(CACHE)
+    safety_identifier: Any = ignored(ACCOUNT)
+    service_tier: Any = ignored("Priority is set by key, never by the body.")
+    stream_options: Any = ignored("Usage always comes with the last event.")
+    user: Any = ignored(ACCOUNT)
+
+    def check(self, bound: Bound) -> None:
+        """Hold input, tools and formats to the limits."""
+        limits = bound.limits
+        bound.output_tokens("max_output_tokens", self.max_output_tokens)
+        bound.most("top_logprobs", self.top_logprobs, limits.logprobs)
+        if isinstance(self.input, list):
+            bound.most("input", len(self.input), limits.messages)
+        if self.tools is not None:
+            bound.most("tools", len(self.tools), limits.tools)
+            for index, tool in enumerate(self.tools):
+                bound.json(f"tools[{index}].parameters", tool.parameters)
+        if self.text is not None and isinstance(self.text.format, ResponsesSchemaFormat):
+            bound.json("text.format.schema", self.text.format.schema_)
+
+    def prepare(self, output_tokens: int | None) -> None:
+        """The engine keeps no conversation."""
+        self.store = False
+        if self.max_output_tokens is None and output_tokens is not None:
+            self.max_output_tokens = output_tokens
+
+
+# --- embeddings, rerank, score --------------------------------------------------------------------------
+
+TextOrTexts = (
+    Annotated[Text, Field(min_length=1)] | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1)]
+)
+
+
+class Embeddings(Body):
+    """POST /v1/embeddings."""
+
+    input: (
+        TextOrTexts
+        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+        | Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
+    )
+    dimensions: Tokens | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    user: Any = ignored(ACCOUNT)
+
+    def check(self, bound: Bound) -> None:
+        """Hold the number of texts to the limits."""
+        if isinstance(self.input, list) and not isinstance(self.input[0], int):
+            bound.most("input", len(self.input), bound.limits.inputs)
+
+
+class DocumentText(Part):
+    """A document as an object."""
+
+    text: Text
+
+
+class Rerank(Body):
+    """POST /v1/rerank."""
+
+    query: Annotated[Text, Field(min_length=1)]
+    documents: Annotated[list[Text | DocumentText], Field(min_length=1)]
+    top_n: Annotated[int, Field(ge=0)] | None = None
+    max_tokens_per_doc: Annotated[int, Field(ge=0)] | None = None
+    return_documents: Any = ignored("Documents always come back with their scores.")
+    rank_fields: Any = ignored("Only `text` is ranked.")
+
+    def check(self, bound: Bound) -> None:
+        """Hold the number of documents to the limits."""
+        bound.most("documents", len(self.documents), bound.limits.inputs)
+
+    def prepare(self, output_tokens: int | None) -> None:
+        """The engine takes documents as plain strings."""
+        self.documents = [item if isinstance(item, str) else item.text for item in self.documents]
+
+
+class Score(Body):
+    """POST /v1/score: how alike the texts of `text_1` and `text_2` are, pair by pair."""
+
+    text_1: TextOrTexts
+    text_2: TextOrTexts
+
+    def check(self, bound: Bound) -> None:
+        """Hold the number of texts to the limits, and pairs to be pairs."""
+        first = len(self.text_1) if isinstance(self.text_1, list) else 1
+        second = len(self.text_2) if isinstance(self.text_2, list) else 1
+        bound.most("text_1", first, bound.limits.inputs)
+        bound.most("text_2", second, bound.limits.inputs)
+        if first not in (1, second):
+            refuse("text_1", "text_1 must be one text, or as many as text_2")

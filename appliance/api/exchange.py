@@ -1,0 +1,218 @@
+"""One HTTP exchange: authenticate, read, parse, run the pipeline, answer; or say why not."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+from collections.abc import Awaitable
+from dataclasses import dataclass
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from appliance.accounts.keys import Keys
+from appliance.api import envelope
+from appliance.api.bodies.base import Body, Bound, parse
+from appliance.config import Limits
+from appliance.core import Caller, Dialect, Operation, Request
+from appliance.engines.fleet import Fleet
+from appliance.errors import BodyTooLarge, Refused
+from appliance.observe import Metrics
+from appliance.pipeline import Pipeline
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_STREAM_HEAD = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # tells a proxy in front to pass events on as they come
+]
+
+
+class Failed(Refused):
+    """An error of our own making; what went wrong is in the log, under the request's id."""
+
+    status = 500
+
+
+class CallerGone(Exception):
+    """The caller closed the connection before its answer was complete."""
+
+
+@dataclass(slots=True)
+class House:
+    """What the API stands on. `limits` may be replaced while running."""
+
+    keys: Keys
+    fleet: Fleet
+    pipeline: Pipeline
+    metrics: Metrics
+    limits: Limits
+
+
+def request_id(scope: Scope) -> str:
+    """The caller's `x-request-id` where it is a sensible one, else a new one."""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return str(value, "ascii")
+    return f"req_{secrets.token_hex(12)}"
+
+
+def authenticate(scope: Scope, keys: Keys) -> Caller:
+    """Who calls, by `Authorization: Bearer` or `x-api-key`. Raises `Unauthenticated`."""
+    presented = None
+    for name, value in scope["headers"]:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            presented = value[7:].strip().decode("latin-1")
+            break
+        if name == b"x-api-key":
+            presented = value.strip().decode("latin-1")
+    return keys.authenticate(presented)
+
+
+async def read_body(receive: Receive, most: int) -> bytes:
+    """The whole body. Raises `BodyTooLarge`, or `CallerGone`."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > most:
+            raise BodyTooLarge(f"the body is over {most} bytes", code="body_too_large")
+        return body
+    parts, size = [], 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise CallerGone
+        part = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise BodyTooLarge(f"the body is over {most} bytes", code="body_too_large")
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+
+
+class HttpReply:
+    """A `Reply` over ASGI."""
+
+    __slots__ = ("_dialect", "_id", "_send", "begun")
+
+    def __init__(self, send: Send, id_: str, dialect: Dialect) -> None:
+        self._send = send
+        self._id = id_
+        self._dialect = dialect
+        self.begun = False
+
+    async def whole(self, body: bytes) -> None:
+        """Send a JSON answer under 200."""
+        await self._answer(200, body)
+
+    async def begin(self) -> None:
+        """Send the head of an event stream."""
+        self.begun = True
+        headers = [*_STREAM_HEAD, (b"x-request-id", self._id.encode())]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def frames(self, data: bytes) -> None:
+        """Send events; waits while the caller reads slowly."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self) -> None:
+        """Close the event stream."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def refuse(self, refusal: Refused) -> None:
+        """Send an error: as an answer, or as the last event of a stream that has begun."""
+        if self.begun:
+            await self.frames(envelope.event(refusal, self._dialect, self._id))
+            await self.end()
+            return
+        extra = [(b"retry-after", b"%d" % refusal.retry_after)] if refusal.retry_after is not None else []
+        await self._answer(refusal.status, envelope.whole(refusal, self._dialect, self._id), extra)
+
+    async def _answer(self, status: int, body: bytes, extra: list[tuple[bytes, bytes]] | None = None) -> None:
+        self.begun = True
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-request-id", self._id.encode()),
+            *(extra or ()),
+        ]
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
+
+
+class Exchange(Response):
+    """Answers one request for an operation. A starlette response, so that FastAPI hands over everything."""
+
+    background = None
+
+    def __init__(self, house: House, operation: Operation, body: type[Body]) -> None:
+        self._house = house
+        self._operation = operation
+        self._body = body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the exchange. Never raises but for a bug in the server underneath."""
+        id_ = request_id(scope)
+        reply = HttpReply(send, id_, self._operation.dialect)
+        house = self._house
+        try:
+            caller = authenticate(scope, house.keys)
+            raw = await read_body(receive, house.limits.body_bytes)
+            request = self._request(id_, caller, raw)
+            await while_listened_to(receive, house.pipeline.run(request, reply))
+        except Refused as refusal:
+            house.metrics.refusals.labels(refusal.code or "other").inc()
+            await reply.refuse(refusal)
+        except CallerGone:
+            pass
+        except Exception as bug:  # whatever it is, the caller gets an answer without its details
+            # the type and place only: the text of an unforeseen error could hold a prompt
+            trace = bug.__traceback__
+            while trace is not None and trace.tb_next is not None:
+                trace = trace.tb_next
+            where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
+            logging.getLogger("appliance.api").error("request %s: %s at %s", id_, type(bug).__name__, where)
+            await reply.refuse(Failed("the appliance failed; the log has more under this request's id"))
+
+    def _request(self, id_: str, caller: Caller, raw: bytes) -> Request:
+        body = parse(self._body, raw)
+        served = self._house.fleet.find(body.model)
+        body.check(Bound(self._house.limits, served.context_length))
+        model = body.model
+        return Request(
+            id=id_,
+            caller=caller,
+            operation=self._operation,
+            model=model,
+            stream=body.wants_stream(),
+            choices=body.wanted_choices(),
+            usage_wanted=body.wants_usage(),
+            payload=body.payload(served.upstream_name, served.default_tokens),
+        )
+
+
+async def while_listened_to(receive: Receive, work: Awaitable[None]) -> None:
+    """Do `work`; cancel it and raise `CallerGone` if the caller leaves before it is done."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - always inside one
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        await work
+    except asyncio.CancelledError:
+        if gone and task.uncancel() == 0:
+            raise CallerGone from None
+        raise
+    finally:
+        watcher.cancel()

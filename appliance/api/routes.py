@@ -1,0 +1,241 @@
+"""Everything that can be reached from outside, on one screen. What is not here is a 404."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from appliance.api import envelope
+from appliance.api.bodies import anthropic, openai
+from appliance.api.bodies.base import Body
+from appliance.api.exchange import Exchange, Failed, House, authenticate, request_id
+from appliance.core import Dialect, Operation, Task
+from appliance.engines.engine import State
+from appliance.errors import MethodNotAllowed, NotFound, Refused
+
+Permission = Literal["public", "user"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRoute:
+    """An operation on a model: its body, and what the engine is asked."""
+
+    body: type[Body]
+    operation: Operation
+    permission: Permission = "user"
+
+
+def _chat(name: str, path: str, text_field: str, dialect: Dialect = Dialect.CHAT_COMPLETIONS) -> Operation:
+    return Operation(name, path, Task.CHAT, text_field, dialect)
+
+
+def _embedding(name: str, path: str, text_field: str) -> Operation:
+    return Operation(name, path, Task.EMBEDDING, text_field)
+
+
+MODEL_ROUTES = (
+    ModelRoute(openai.ChatCompletions, _chat("chat", "/v1/chat/completions", "messages")),
+    ModelRoute(openai.Completions, _chat("completion", "/v1/completions", "prompt")),
+    ModelRoute(openai.Responses, _chat("response", "/v1/responses", "input", Dialect.RESPONSES)),
+    ModelRoute(anthropic.Messages, _chat("message", "/v1/messages", "messages", Dialect.MESSAGES)),
+    ModelRoute(anthropic.CountTokens, _chat("count_tokens", "/v1/messages/count_tokens", "messages", Dialect.MESSAGES)),
+    ModelRoute(openai.Embeddings, _embedding("embedding", "/v1/embeddings", "input")),
+    ModelRoute(openai.Rerank, _embedding("rerank", "/v1/rerank", "documents")),
+    ModelRoute(openai.Score, _embedding("score", "/v1/score", "text_2")),
+)
+
+PLAIN_ROUTES: dict[str, Permission] = {
+    "/v1/models": "user",
+    "/v1/models/{model}": "user",
+    "/health/live": "public",
+    "/health/ready": "public",
+    "/metrics": "public",  # model names and counts only
+    "/docs": "public",
+    "/docs/{asset}": "public",
+    "/openapi.json": "public",
+}
+
+_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+
+
+class Door(FastAPI):
+    """FastAPI, with a straight way to the operations on models.
+
+    FastAPI's middleware and routing take longer than all the rest of a request here, so POSTs to the few
+    exact paths of MODEL_ROUTES go to their exchange at once. The same paths stand in FastAPI's own table
+    too, for the documentation and for what is not a POST.
+    """
+
+    exchanges: dict[str, Exchange]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            exchange = self.exchanges.get(scope["path"])
+            if exchange is not None:
+                await exchange(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+
+def build(house: House, version: str) -> Door:
+    """The application."""
+    app = Door(
+        title="Inference appliance",
+        version=version,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.exchanges = {}
+    for route in MODEL_ROUTES:
+        _add_model_route(app, house, route)
+    _add_models(app, house)
+    _add_health(app, house)
+    _add_docs(app)
+    _add_errors(app)
+    return app
+
+
+def _add_model_route(app: Door, house: House, route: ModelRoute) -> None:
+    exchange = app.exchanges[route.operation.path] = Exchange(house, route.operation, route.body)
+
+    async def answer() -> Response:
+        return exchange
+
+    app.add_api_route(
+        route.operation.path,
+        answer,
+        methods=["POST"],
+        name=route.operation.name,
+        summary=(route.body.__doc__ or "").splitlines()[0],
+        response_class=JSONResponse,
+        openapi_extra={
+            "security": [{"key": []}],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{route.body.__name__}"}}},
+            },
+        },
+    )
+
+
+def _add_models(app: FastAPI, house: House) -> None:
+    began = int(time.time())
+
+    def describe(name: str, *, anthropic_shape: bool) -> dict[str, Any]:
+        served = house.fleet.find(name)
+        if anthropic_shape:
+            made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
+            return {"type": "model", "id": name, "display_name": served.title, "created_at": made}
+        shown = {"id": name, "object": "model", "created": began, "owned_by": "appliance"}
+        return shown | ({"max_model_len": served.context_length} if served.context_length else {})
+
+    @app.get("/v1/models", summary="The models that can be asked for.", openapi_extra={"security": [{"key": []}]})
+    async def list_models(request: Request) -> Response:
+        authenticate(request.scope, house.keys)
+        shape = "anthropic-version" in request.headers
+        data = [describe(name, anthropic_shape=shape) for name in sorted(house.fleet.served)]
+        if shape:
+            first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+            return JSONResponse({"data": data, "has_more": False, "first_id": first, "last_id": last})
+        return JSONResponse({"object": "list", "data": data})
+
+    @app.get("/v1/models/{model:path}", summary="One model.", openapi_extra={"security": [{"key": []}]})
+    async def one_model(request: Request, model: str) -> Response:
+        authenticate(request.scope, house.keys)
+        return JSONResponse(describe(model, anthropic_shape="anthropic-version" in request.headers))
+
+
+def _add_health(app: FastAPI, house: House) -> None:
+    @app.get("/health/live", summary="Whether the appliance runs.")
+    async def live() -> Response:
+        return JSONResponse({"status": "alive"})
+
+    @app.get("/health/ready", summary="Whether every model can answer.")
+    async def ready() -> Response:
+        states = {
+            name: _state(served.engine.state if served.engine else None) for name, served in house.fleet.served.items()
+        }
+        fit = all(served.ready for served in house.fleet.served.values())
+        headers = {} if fit else {"retry-after": "5"}
+        return JSONResponse({"status": "ready" if fit else "not ready", "models": states}, 200 if fit else 503, headers)
+
+    @app.get("/metrics", summary="Prometheus metrics.", response_class=Response)
+    async def metrics() -> Response:
+        return Response(house.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _state(state: State | None) -> str:
+    return str(state) if state is not None else "endpoint"
+
+
+def _add_docs(app: FastAPI) -> None:
+    static = resources.files("fastapi_offline") / "static"
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title=app.title,
+            swagger_js_url="/docs/swagger-ui-bundle.js",
+            swagger_css_url="/docs/swagger-ui.css",
+            swagger_favicon_url="/docs/favicon.png",
+        )
+
+    @app.get("/docs/{asset}", include_in_schema=False)
+    async def docs_asset(asset: str) -> Response:
+        if asset not in _ASSETS:
+            raise NotFound("there is no such page here", code="unknown_path")
+        return Response((static / asset).read_bytes(), media_type=_ASSETS[asset])
+
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = plain()
+            components = schema.setdefault("components", {})
+            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schemas = components.setdefault("schemas", {})
+            for route in MODEL_ROUTES:
+                body = route.body.model_json_schema(ref_template="#/components/schemas/{model}")
+                schemas.update(body.pop("$defs", {}))
+                schemas[route.body.__name__] = body
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_errors(app: FastAPI) -> None:
+    def answer(request: Request, refusal: Refused, headers: dict[str, str] | None = None) -> Response:
+        id_ = request_id(request.scope)
+        body = envelope.whole(refusal, envelope.dialect_of(request.url.path), id_)
+        return Response(body, refusal.status, {"x-request-id": id_, **(headers or {})}, media_type="application/json")
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, refusal: Refused) -> Response:
+        return answer(request, refusal)
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, why: HTTPException) -> Response:
+        if why.status_code == 405:
+            return answer(
+                request,
+                MethodNotAllowed(f"{request.method} isn't possible here", code="method_not_allowed"),
+                dict(why.headers or {}),
+            )
+        return answer(request, NotFound("there is no such path here; /docs lists them", code="unknown_path"))
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, why: Exception) -> Response:
+        logging.getLogger("appliance.api").error("%s %s: %s", request.method, request.url.path, type(why).__name__)
+        return answer(request, Failed("the appliance failed; its log has more"))

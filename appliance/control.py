@@ -1,0 +1,109 @@
+"""The control socket: how `appliance apply` and `appliance status` talk to the running appliance.
+
+A Unix socket of mode 0600 in the private state folder, so whoever may open it is the administrator. It has
+none of the API's paths, and the API has none of its.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from appliance.api.exchange import House
+from appliance.errors import ApplianceError, NotRunning
+
+_LONGEST_LOAN = 24 * 3600.0
+
+
+class Controlled(Protocol):
+    """What can be asked of a running appliance."""
+
+    house: House
+
+    @property
+    def apply(self) -> Callable[[Callable[[str], None]], Awaitable[list[str]]]:
+        """Read the config again and make it so."""
+
+    def status(self) -> dict[str, Any]:
+        """State of everything."""
+
+
+def build(appliance: Controlled) -> Starlette:
+    """The application behind the control socket."""
+
+    async def status(_: Request) -> Response:
+        return JSONResponse(appliance.status())
+
+    async def apply(_: Request) -> Response:
+        return StreamingResponse(_applying(appliance), media_type="application/x-ndjson")
+
+    async def lend(request: Request) -> Response:
+        seconds = min(float((await request.json())["seconds"]), _LONGEST_LOAN)
+        return JSONResponse({"key": appliance.house.keys.lend(seconds), "seconds": seconds})
+
+    return Starlette(
+        routes=[
+            Route("/status", status),
+            Route("/apply", apply, methods=["POST"]),
+            Route("/keys/lend", lend, methods=["POST"]),
+        ]
+    )
+
+
+async def _applying(appliance: Controlled) -> AsyncIterator[str]:
+    """Lines of JSON: `{"progress": ...}`, then one of `{"changes": [...]}` and `{"error": ...}`."""
+    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def work() -> None:
+        try:
+            changes = await appliance.apply(lambda text: lines.put_nowait({"progress": text}))
+            lines.put_nowait({"changes": changes})
+        except ApplianceError as refusal:
+            lines.put_nowait({"error": str(refusal)})
+
+    # goes on when the administrator's terminal is closed: a swap is never left half done
+    task = asyncio.create_task(work())
+    while True:
+        line = await lines.get()
+        yield json.dumps(line) + "\n"
+        if "progress" not in line:
+            await task
+            return
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("appliance")
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+def ask(state: Path, method: str, path: str, body: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+    """Ask the appliance that runs on `state`; yield the JSON of each line of its answer.
+
+    Raises `NotRunning` when none does.
+    """
+    connection = _UnixConnection(state / "run" / "control.sock")
+    try:
+        connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"})
+        for line in connection.getresponse():
+            yield json.loads(line)
+    except (FileNotFoundError, ConnectionRefusedError) as cause:
+        raise NotRunning(f"no appliance runs on {state}; `make serve` starts one") from cause
+    except (OSError, http.client.HTTPException) as cause:
+        raise NotRunning(f"the appliance on {state} broke off: {cause}") from cause
+    finally:
+        connection.close()

@@ -1,0 +1,1 @@
+"""Where a request is answered, and how the answer gets back."""

@@ -1,0 +1,138 @@
+"""The one process that may open connections, and only to the endpoints it was started with.
+
+The gateway is sealed and can't dial. For each `endpoint:` of the config this process holds a Unix socket;
+what comes in there goes, over TLS where the URL says so, to that endpoint's address and nowhere else. It
+takes its orders once, from standard input, before anything a caller wrote can reach it; a gateway that was
+taken over can't widen them. Addresses that are not private are refused at every connection, so a name that
+someone points elsewhere leads nowhere. It isn't started when no endpoint is configured.
+
+    python -m appliance.dispatch.outlet PARENT_PID < orders.json
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from appliance.config import RemoteModel
+from appliance.engines.keeper import die_with_parent
+
+_CONNECT_SECONDS = 10.0
+_CHUNK = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One endpoint: the Unix socket to listen on, and where its bytes go."""
+
+    socket: str
+    host: str
+    port: int
+    tls: bool
+    ca: str | None
+
+    @classmethod
+    def of(cls, model: RemoteModel, socket_path: Path, ca: Path | None) -> Order:
+        """The order for an endpoint's URL."""
+        parts = urlsplit(model.endpoint)
+        tls = parts.scheme == "https"
+        return cls(
+            str(socket_path), parts.hostname or "", parts.port or (443 if tls else 80), tls, str(ca) if ca else None
+        )
+
+
+def start(orders: list[Order]) -> subprocess.Popen[bytes]:
+    """Start the outlet; call it before the gateway seals itself. It dies with this process."""
+    outlet = subprocess.Popen(
+        [sys.executable, "-m", "appliance.dispatch.outlet", str(os.getpid())],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+        env={"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert outlet.stdin is not None  # noqa: S101 - asked for above
+    outlet.stdin.write(json.dumps([asdict(order) for order in orders]).encode())
+    outlet.stdin.close()
+    return outlet
+
+
+async def private_addresses(host: str, port: int) -> list[str]:
+    """The addresses of `host`. Raises `PermissionError` when one of them isn't private."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [str(entry[4][0]) for entry in found]
+    for address in addresses:
+        if not ipaddress.ip_address(address.partition("%")[0]).is_private:
+            raise PermissionError(f"{host} is {address}, which is not a private address")
+    return addresses
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(_CHUNK):
+        writer.write(data)
+        await writer.drain()
+
+
+async def _relay(
+    order: Order, context: ssl.SSLContext | None, near: tuple[asyncio.StreamReader, asyncio.StreamWriter]
+) -> None:
+    far_writer = None
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            # the address that was checked is the one dialled: a second look-up could answer otherwise
+            address = (await private_addresses(order.host, order.port))[0]
+            far_reader, far_writer = await asyncio.open_connection(
+                address, order.port, ssl=context, server_hostname=order.host if context else None
+            )
+        pumps = [asyncio.create_task(_pump(near[0], far_writer)), asyncio.create_task(_pump(far_reader, near[1]))]
+        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        for pump in pumps:
+            pump.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+    except (OSError, TimeoutError) as why:
+        print(f"outlet: {order.host}:{order.port}: {why}", file=sys.stderr)  # noqa: T201 - the process' own log
+    finally:
+        for writer in (near[1], far_writer):
+            if writer is not None:
+                writer.close()
+
+
+async def _serve(orders: list[Order]) -> None:
+    servers = []
+    for order in orders:
+        context = ssl.create_default_context(cafile=order.ca) if order.tls else None
+
+        async def accept(
+            reader: asyncio.StreamReader,
+            writer: asyncio.StreamWriter,
+            order: Order = order,
+            context: ssl.SSLContext | None = context,
+        ) -> None:
+            await _relay(order, context, (reader, writer))
+
+        servers.append(await asyncio.start_unix_server(accept, order.socket))
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+def orders(endpoints: Mapping[str, tuple[RemoteModel, Path | None]], folder: Path) -> dict[str, Order]:
+    """An order for each endpoint that lies on the network; those on Unix sockets need none."""
+    return {
+        name: Order.of(model, folder / f"o{number}.sock", ca)
+        for number, (name, (model, ca)) in enumerate(endpoints.items(), 1)
+        if not model.endpoint.startswith("unix:")
+    }
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[1]), signal.SIGKILL)
+    os.umask(0o077)
+    asyncio.run(_serve([Order(**order) for order in json.load(sys.stdin)]))

@@ -1,0 +1,99 @@
+"""Asks an engine and passes its answer on, streamed or whole."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from appliance.core import Reply, Request
+from appliance.dispatch.stream import Stream, note_usage
+from appliance.engines.fleet import Served
+from appliance.engines.upstream import Response
+from appliance.errors import BadRequest, Loading, Refused, UpstreamFailed
+from appliance.observe import Record
+
+_TOO_LONG = re.compile(r"context length|maximum context|maximum model length|input length|too long", re.IGNORECASE)
+_ABORTED = re.compile(rb'"finish_reason"\s*:\s*"(?:abort|error)"')
+_JSON = json.JSONDecoder()
+
+
+async def serve(request: Request, served: Served, reply: Reply, record: Record) -> None:
+    """Hold `served` for one request and answer it.
+
+    Raises `Loading` while the engine isn't ready, `UpstreamFailed` when it breaks off, and what the
+    engine itself refused as the `Refused` that fits.
+    """
+    rename = None
+    if served.upstream_name != served.name:
+        rename = (json.dumps(served.upstream_name).encode(), json.dumps(served.name).encode())
+    with served.hold() as upstream:
+        response = await upstream.post(request.operation.path, request.payload)
+        try:
+            if response.status != 200:
+                raise refusal(response.status, await response.whole(), request)
+            if request.stream:
+                await _stream(Stream(request, rename), response, reply, record)
+            else:
+                await _whole(response, reply, record, rename)
+        finally:
+            response.close()
+
+
+async def _stream(stream: Stream, response: Response, reply: Reply, record: Record) -> None:
+    record.usage = stream.usage
+    await reply.begin()
+    while data := await response.read():
+        frames = stream.feed(data)
+        if frames:
+            record.token()
+            await reply.frames(frames)
+    if last := stream.close():
+        await reply.frames(last)
+    await reply.end()
+
+
+async def _whole(response: Response, reply: Reply, record: Record, rename: tuple[bytes, bytes] | None) -> None:
+    body = await response.whole()
+    if _ABORTED.search(body):
+        raise UpstreamFailed("the engine failed while answering; try again", code="engine_failed")
+    if rename is not None:
+        body = re.sub(rb'"model"(\s*:\s*)' + re.escape(rename[0]), lambda m: b'"model"' + m[1] + rename[1], body)
+    # only the usage is parsed: an answer may hold megabytes of embeddings
+    at = body.rfind(b'"usage":')
+    if at >= 0:
+        try:
+            usage, _ = _JSON.raw_decode(body[at + 8 : at + 2048].decode(errors="replace").lstrip())
+        except ValueError:
+            usage = None
+        note_usage({"usage": usage}, record.usage)
+    await reply.whole(body)
+
+
+def refusal(status: int, body: bytes, request: Request) -> Refused:
+    """What an engine's error answer means to the caller."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    error = answer.get("error") if isinstance(answer, dict) else None
+    told = error if isinstance(error, dict) else {}
+    message = str(told.get("message") or "")[:1000]
+    if status in (400, 413, 422):
+        if _TOO_LONG.search(message):
+            return BadRequest(message, param=request.operation.text_field, code="context_length_exceeded")
+        param = told.get("param")
+        return BadRequest(
+            message or "the model can't serve this request",
+            param=param if isinstance(param, str) else None,
+            code="invalid_value",
+        )
+    if status in (429, 503):
+        return Loading(
+            "the model can't take this request now; try again in a moment", code="engine_busy", retry_after=2
+        )
+    if status in (401, 403):
+        return UpstreamFailed(
+            "the endpoint behind this model refused the appliance's key; the administrator has to renew it",
+            code="endpoint_refused",
+        )
+    return UpstreamFailed("the engine could not answer; try again", code="engine_failed")

@@ -1,0 +1,107 @@
+"""Watches a stream of server-sent events pass: whole frames out, and no false success at its end.
+
+An engine whose worker is killed sends an error event, then `[DONE]`, under HTTP 200. So a stream counts as
+finished only when the marks of a finished answer were seen; until then the closing frame is held back.
+Marks are looked for in the raw bytes: inside JSON strings quotes are escaped, so no text can fake them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from appliance.core import Dialect, Request, Usage
+from appliance.errors import UpstreamFailed
+
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"(?!abort"|error")')
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_ERROR = re.compile(rb'(?:^|\n)(?:event: error\n|event: response\.failed\n|data:\s*\{"error"\s*:)')
+_DONE = re.compile(rb"(?:^|(?<=\n\n))data: ?\[DONE\]\n\n")
+_MAX_FRAME = 8 * 2**20
+_FINAL = {
+    Dialect.RESPONSES: re.compile(rb"(?:^|\n)event: response\.(?:completed|incomplete)\n"),
+    Dialect.MESSAGES: re.compile(rb"(?:^|\n)event: message_stop\n"),
+}
+
+
+class Stream:
+    """One answer on its way through; holds at most one unfinished frame."""
+
+    __slots__ = ("_choices", "_dialect", "_finished", "_held", "_rename", "_usage_wanted", "usage")
+
+    def __init__(self, request: Request, rename: tuple[bytes, bytes] | None = None) -> None:
+        """`rename`: the engine's own model name and the public one to show instead, as JSON strings."""
+        self._dialect = request.operation.dialect
+        self._choices = request.choices
+        self._usage_wanted = request.usage_wanted
+        self._rename = rename
+        self._held = b""
+        self._finished = 0
+        self.usage = Usage()
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes as they come, return the whole frames that may pass (perhaps none).
+
+        Raises `UpstreamFailed` at an error event or at a frame over 8 MiB.
+        """
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n")
+        if not data.endswith(b"\n\n"):
+            whole, separator, self._held = data.rpartition(b"\n\n")
+            if len(self._held) > _MAX_FRAME:
+                raise UpstreamFailed("the engine sent an endless event", code="engine_failed")
+            data = whole + separator
+            if not data:
+                return b""
+        if _ERROR.search(data):
+            raise UpstreamFailed("the engine failed while answering; try again", code="engine_failed")
+        if self._dialect is Dialect.CHAT_COMPLETIONS:
+            self._finished += len(_FINISH.findall(data))
+        elif _FINAL[self._dialect].search(data):
+            self._finished = self._choices
+        if b"[DONE]" in data:
+            data = _DONE.sub(b"", data)
+        if _USAGE.search(data):
+            data = self._note_usage(data)
+        if self._rename is not None:
+            data = data.replace(b'"model":' + self._rename[0], b'"model":' + self._rename[1])
+            data = data.replace(b'"model": ' + self._rename[0], b'"model": ' + self._rename[1])
+        return data
+
+    def close(self) -> bytes:
+        """The engine has ended its answer: return the closing frame, if the dialect has one.
+
+        Raises `UpstreamFailed` when the answer was not finished.
+        """
+        if self._held or self._finished < self._choices:
+            raise UpstreamFailed("the engine broke off its answer; try again", code="engine_failed")
+        return b"data: [DONE]\n\n" if self._dialect is Dialect.CHAT_COMPLETIONS else b""
+
+    def _note_usage(self, data: bytes) -> bytes:
+        frames = data.split(b"\n\n")[:-1]
+        return b"".join(frame + b"\n\n" for frame in frames if not _USAGE.search(frame) or self._keeps_usage(frame))
+
+    def _keeps_usage(self, frame: bytes) -> bool:
+        try:
+            event = json.loads(frame[frame.index(b"data:") + 5 :])
+        except ValueError:
+            return True
+        note_usage(event, self.usage)
+        ours = self._dialect is Dialect.CHAT_COMPLETIONS and event.get("choices") == [] and not self._usage_wanted
+        return not ours
+
+
+def note_usage(answer: object, usage: Usage) -> None:
+    """Read token counts out of an answer or event of any dialect into `usage`; keeps the largest seen."""
+    if not isinstance(answer, dict):
+        return
+    for holder in (answer, answer.get("response"), answer.get("message")):
+        counts = holder.get("usage") if isinstance(holder, dict) else None
+        if isinstance(counts, dict):
+            prompt = counts.get("prompt_tokens", counts.get("input_tokens")) or 0
+            completion = counts.get("completion_tokens", counts.get("output_tokens")) or 0
+            usage.prompt_tokens = max(usage.prompt_tokens, int(prompt))
+            usage.completion_tokens = max(usage.completion_tokens, int(completion))

@@ -1,0 +1,179 @@
+"""Logs and metrics. Neither ever holds a prompt, an answer, a personal name or a key."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from appliance.core import Request, Usage
+
+_FAST = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
+_SLOW = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300)
+
+
+class Record:
+    """What is measured of one request while it runs. Times are `time.perf_counter` seconds."""
+
+    __slots__ = ("_gaps", "began", "first", "last", "outcome", "request", "status", "usage")
+
+    def __init__(self, request: Request, gaps: Histogram) -> None:
+        self.request = request
+        self.began = time.perf_counter()
+        self.first = 0.0
+        self.last = 0.0
+        self.status = 500
+        self.outcome = "failed"
+        self.usage = Usage()
+        self._gaps = gaps
+
+    def token(self) -> None:
+        """Tokens have just passed to the caller."""
+        now = time.perf_counter()
+        if self.last:
+            self._gaps.observe(now - self.last)
+        else:
+            self.first = now
+        self.last = now
+
+
+class Observed(Protocol):
+    """Something with a state per model, to be shown as metrics."""
+
+    def states(self) -> Iterable[tuple[str, str, int, int]]:
+        """(model, state, starts so far, requests in flight) for each engine."""
+
+
+class _EngineCollector(Collector):
+    def __init__(self, observed: Observed) -> None:
+        self._observed = observed
+
+    def collect(self) -> Iterator[Metric]:
+        state = GaugeMetricFamily(
+            "appliance_engine_state", "1 for the state an engine is in.", labels=["model", "state"]
+        )
+        starts = GaugeMetricFamily("appliance_engine_starts", "Starts of a model's engine so far.", labels=["model"])
+        flight = GaugeMetricFamily("appliance_requests_in_flight", "Requests on an engine.", labels=["model"])
+        for model, now, count, requests in self._observed.states():
+            state.add_metric([model, now], 1)
+            starts.add_metric([model], count)
+            flight.add_metric([model], requests)
+        yield from (state, starts, flight)
+
+
+class Metrics:
+    """The appliance's Prometheus metrics; one object per appliance, never a module global."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "appliance_requests", "Requests by outcome.", ["model", "operation", "outcome"], registry=self.registry
+        )
+        self.refusals = Counter(
+            "appliance_refusals", "Requests refused before a model was asked.", ["code"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "appliance_request_seconds",
+            "End-to-end time.",
+            ["model", "operation"],
+            buckets=_SLOW,
+            registry=self.registry,
+        )
+        self.first_token = Histogram(
+            "appliance_time_to_first_token_seconds", "Time to first token of streams.", ["model"],
+            buckets=_SLOW, registry=self.registry,
+        )  # fmt: skip
+        self.gaps = Histogram(
+            "appliance_inter_token_seconds", "Time between streamed chunks.", ["model"],
+            buckets=_FAST, registry=self.registry,
+        )  # fmt: skip
+        self.tokens = Counter("appliance_tokens", "Tokens.", ["model", "kind"], registry=self.registry)
+
+    def watch(self, observed: Observed) -> None:
+        """Show the states of `observed` with each scrape."""
+        self.registry.register(_EngineCollector(observed))
+
+    def open(self, request: Request) -> Record:
+        """Begin to measure a request."""
+        return Record(request, self.gaps.labels(request.model))
+
+    def settle(self, record: Record) -> None:
+        """Count what a request took, however it ended."""
+        model, operation = record.request.model, record.request.operation.name
+        self.requests.labels(model, operation, record.outcome).inc()
+        self.seconds.labels(model, operation).observe(time.perf_counter() - record.began)
+        if record.first:
+            self.first_token.labels(model).observe(record.first - record.began)
+        self.tokens.labels(model, "prompt").inc(record.usage.prompt_tokens)
+        self.tokens.labels(model, "completion").inc(record.usage.completion_tokens)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class AccessLog:
+    """One JSON line per request, in a file that rotates at 64 MiB."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._handler = logging.handlers.RotatingFileHandler(
+            folder / "requests.log", maxBytes=64 * 2**20, backupCount=8, encoding="utf-8"
+        )
+
+    def write(self, record: Record) -> None:
+        """Note how a request went."""
+        now = time.perf_counter()
+        request = record.request
+        line = json.dumps(
+            {
+                "time": round(time.time(), 3),
+                "request": request.id,
+                "key": request.caller.key_id,
+                "model": request.model,
+                "operation": request.operation.name,
+                "outcome": record.outcome,
+                "status": record.status,
+                "prompt_tokens": record.usage.prompt_tokens,
+                "completion_tokens": record.usage.completion_tokens,
+                "first_token_ms": round((record.first - record.began) * 1000, 1) if record.first else None,
+                "total_ms": round((now - record.began) * 1000, 1),
+            }
+        )
+        self._handler.emit(logging.LogRecord("requests", logging.INFO, "", 0, line, None, None))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._handler.close()
+
+
+class _Plain(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        mark = {"WARNING": "! ", "ERROR": "✗ ", "CRITICAL": "✗ "}.get(record.levelname, "  ")
+        return f"{mark}{record.getMessage()}"
+
+
+def log_to(folder: Path, *, console: bool = True) -> None:
+    """Send the appliance's own log to `folder`/appliance.log with times, and to standard error without."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = logging.handlers.RotatingFileHandler(folder / "appliance.log", maxBytes=16 * 2**20, backupCount=4)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    root = logging.getLogger("appliance")
+    root.setLevel(logging.INFO)
+    root.handlers = [file]
+    if console:
+        screen = logging.StreamHandler(sys.stderr)
+        screen.setLevel(logging.WARNING)
+        screen.setFormatter(_Plain())
+        root.handlers.append(screen)
+    root.propagate = False

@@ -1,0 +1,170 @@
+"""Writes the pages that are derived from the code, so that they can't drift from it.
+
+python -m appliance.reference           write configs/appliance.schema.json and docs/{configuration,api}.md
+python -m appliance.reference --check   exit with 1 if one of them is not current
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from appliance.api.routes import MODEL_ROUTES, PLAIN_ROUTES
+from appliance.config import SecretReference, Settings
+from appliance.weights.card import Card
+
+_CONFIG_INTRO = """\
+# Configuration
+
+<!-- Written by `make reference` from appliance/config.py and appliance/weights/card.py. Don't edit. -->
+
+- **Change something:** edit `configs/appliance.yaml`, then `appliance check-config`, then `appliance apply`.
+- **Serve another model:** name another card under `models:`; `appliance models list` shows them.
+- **Run on other hardware:** copy the file and start with `make serve CONFIG=configs/mine.yaml`.
+
+A key that is not on this page is refused, with its line and the key it resembles most. Relative paths start at
+the config file's folder. Secrets are references: `env.NAME` or `file:/path`. Editors that know YAML schemas
+complete and check the file by `configs/appliance.schema.json`.
+
+`listen`, `egress`, `state` and endpoints change only with a restart; all else changes with `appliance apply`.
+"""
+
+_API_INTRO = """\
+# API
+
+<!-- Written by `make reference` from appliance/api. Don't edit. -->
+
+Point an official SDK at the appliance and use it as ever:
+
+```python
+from openai import OpenAI
+client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="sk-appliance-...")
+
+from anthropic import Anthropic
+client = Anthropic(base_url="http://127.0.0.1:8000", api_key="sk-appliance-...")
+```
+
+Only the paths below exist. A field is passed on, or *ignored* (documented by OpenAI or Anthropic, but without
+meaning here: accepted and dropped), or refused by name. `x-request-id` is taken over from the request, or made,
+and comes back with every answer. Errors have OpenAI's envelope, under `/v1/messages` Anthropic's.
+"""
+
+
+def schema() -> str:
+    """The JSON schema of the config."""
+    described = Settings.model_json_schema()
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "configs/appliance.yaml"}
+    return json.dumps(head | {key: value for key, value in described.items() if key != "title"}, indent=2) + "\n"
+
+
+def configuration() -> str:
+    """docs/configuration.md."""
+    sections = [_CONFIG_INTRO, *_sections(Settings, "configs/appliance.yaml", set())]
+    sections += [
+        "## Model cards\n\nA card, `models/<name>/card.yaml`, says what a model is. The folder's name is the model's.\n"
+    ]
+    sections += _sections(Card, "models/NAME/card.yaml", set())
+    return "\n".join(sections)
+
+
+def api() -> str:
+    """docs/api.md."""
+    lines = [_API_INTRO, "| method | path | permission |", "|---|---|---|"]
+    lines += [f"| POST | `{route.operation.path}` | {route.permission} |" for route in MODEL_ROUTES]
+    lines += [f"| GET | `{path}` | {permission} |" for path, permission in PLAIN_ROUTES.items()]
+    for route in MODEL_ROUTES:
+        fields = route.body.model_fields
+        passed = [name for name, field in fields.items() if not field.exclude]
+        lines += [
+            "",
+            f"## POST {route.operation.path}",
+            "",
+            f"Passed on: {', '.join(f'`{name}`' for name in passed)}.",
+            "",
+        ]
+        dropped = {name: field for name, field in fields.items() if field.exclude}
+        if dropped:
+            lines += ["| accepted, not passed on | why |", "|---|---|"]
+            lines += [f"| `{name}` | {field.description} |" for name, field in sorted(dropped.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _sections(kind: type[BaseModel], title: str, seen: set[type[BaseModel]]) -> Iterator[str]:
+    """A table for `kind`, then one for each model inside it, once."""
+    seen.add(kind)
+    about = (kind.__doc__ or "").strip()
+    rows = [f"| `{field.alias or name}` | {_type(field.annotation)} | {_default(field)} | {field.description} |"
+            for name, field in kind.model_fields.items()]  # fmt: skip
+    yield (
+        f"### {title}\n\n{about}\n\n| setting | type | default | meaning |\n|---|---|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
+    )
+    for field in kind.model_fields.values():
+        for inner in _models(field.annotation):
+            if inner not in seen:
+                yield from _sections(inner, inner.__name__, seen)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
+
+
+def _type(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _type(inner[0])
+    if origin is Literal:
+        return " or ".join(f"`{value}`" for value in inner)
+    if origin in (Union, UnionType):
+        return " or ".join(_type(each) for each in inner if each is not NoneType)
+    if origin is not None and issubclass(origin, tuple | list):
+        return f"list of {_type(inner[0])}"
+    if origin is not None:
+        return f"mapping of {_type(inner[0])} to {_type(inner[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+    return names.get(annotation, "secret reference" if annotation is SecretReference else "text")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "*required*"
+    if field.default is PydanticUndefined or isinstance(field.default, BaseModel):
+        return "see there"
+    if field.default in (None, {}, ()):
+        return "none"
+    return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pages, or check them."""
+    root = Path(__file__).parents[1]
+    pages = {
+        root / "configs" / "appliance.schema.json": schema(),
+        root / "docs" / "configuration.md": configuration(),
+        root / "docs" / "api.md": api(),
+    }
+    stale = [page for page, text in pages.items() if not page.exists() or page.read_text() != text]
+    for page in stale:
+        if "--check" in arguments:
+            print(f"{page.relative_to(root)} is not current; run `make reference`", file=sys.stderr)  # noqa: T201 - the terminal is meant
+        else:
+            page.write_text(pages[page])
+    return int(bool(stale) and "--check" in arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
