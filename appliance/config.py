@@ -52,8 +52,8 @@ class SecretReference:
             value = os.environ[name] if kind == "env" else (base / name).read_text().strip()
         except (KeyError, OSError) as cause:
             raise ConfigInvalid("secret", [Problem(self.text, "nothing is there; set it, then try again")]) from cause
-        if not value:
-            raise ConfigInvalid("secret", [Problem(self.text, "is empty")])
+        if not value or not (value.isascii() and value.isprintable()):
+            raise ConfigInvalid("secret", [Problem(self.text, "must be one line of printable ASCII")])
         return value
 
 

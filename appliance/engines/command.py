@@ -80,8 +80,9 @@ def launch(spec: Spec, limits: Limits, folder: Path, cache: Path, log: Path) -> 
         "--disable-fastapi-docs",
         "--limit-mm-per-prompt", json.dumps({"image": 8, "audio": 2, "video": 0}),
     ]  # fmt: skip
-    argv.append("--enable-prefix-caching" if cache_settings.prefix_caching else "--no-enable-prefix-caching")
     if card.task == "chat":
+        # a model that only reads in one go has no cache of prefixes, and vLLM fails when told to have one
+        argv.append("--enable-prefix-caching" if cache_settings.prefix_caching else "--no-enable-prefix-caching")
         argv.append("--enable-chunked-prefill" if batching.chunked_prefill else "--no-enable-chunked-prefill")
         defaults = {"temperature": card.chat.temperature, "top_p": card.chat.top_p}
         argv += ["--override-generation-config", json.dumps(defaults)]

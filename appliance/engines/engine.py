@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from enum import StrEnum
@@ -157,6 +158,11 @@ class Engine:
         self._log.log(level, "engine %s: %s%s", self.spec.name, state, f": {reason}" if reason else "")
         self._changed.set()
 
+    def _busy_with(self, stage: str) -> None:
+        if stage != self.stage:
+            self.stage = stage
+            self._log.info("engine %s: %s", self.spec.name, stage)
+
     async def _own(self) -> None:
         delay = self._backoff
         while not self._end_asked.is_set():
@@ -217,7 +223,7 @@ class Engine:
     async def _first_answer(self, upstream: Upstream, launch: Launch) -> None:
         self._current_log = launch.log
         while True:
-            self.stage = progress.stage(launch.log)
+            self._busy_with(progress.stage(launch.log))
             if launch.socket.exists():
                 with contextlib.suppress(UpstreamFailed, TimeoutError):
                     async with asyncio.timeout(_PROBE_PATIENCE):
@@ -294,7 +300,7 @@ class Engine:
             await process.wait()
         if upstream is not None:
             upstream.close()
-        launch.socket.unlink(missing_ok=True)
+        shutil.rmtree(launch.socket.parent, ignore_errors=True)
 
 
 def describe(engine: Engine) -> Iterator[tuple[str, object]]:

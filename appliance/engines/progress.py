@@ -21,7 +21,8 @@ _STAGES = (
     ("Initializing a V1 LLM engine", "starting the engine"),
     ("non-default args", "reading the model's configuration"),
 )
-_REASON = re.compile(r"(?:\w*Error|Exception|Killed|out of memory)\b.*")
+# the line that ends a traceback, not the `raise SomeError(` in the code that it shows
+_REASON = re.compile(r"(?:\w*(?:Error|Exception)(?::|$)|(?:Killed|out of memory)\b).*")
 _NOISE = re.compile(r"^\([^)]*\)\s*|^\w+ \d\d-\d\d \d\d:\d\d:\d\d \S+\s*")
 _COUNTERS = re.compile(
     r"^vllm:(num_requests_running|num_requests_waiting|generation_tokens_total|prompt_tokens_total"
