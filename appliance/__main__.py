@@ -131,8 +131,7 @@ def _status_lines(status: dict[str, Any]) -> list[str]:
         state = model["state"] + (f" ({model['stage']})" if model.get("stage") else "")
         about = f"{model['card']}, {model['requests']} requests now" if "card" in model else ""
         lines.append(f"model     {name:<16} {state:<10} {about}")
-        if model.get("reason"):
-            lines.append(f"        ! {model['reason']}")
+        lines += [f"        ! {fault}" for fault in (model.get("reason"), *model.get("seal_missing", ())) if fault]
     return lines
 
 

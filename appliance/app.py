@@ -44,6 +44,7 @@ class Appliance:
     config: Config
     house: House
     fleet: Fleet
+    access_log: observe.AccessLog
     seal: Seal
     endpoints: dict[str, RemoteModel]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -108,7 +109,9 @@ def serve(config: Config) -> int:
         public = wire.listen_tcp(settings.listen.host, settings.listen.port)
     except OSError as cause:
         where = f"{settings.listen.host}:{settings.listen.port}"
-        problem = Problem("listen", f"can't listen on {where}: {cause.strerror}; is another program there?")
+        problem = Problem(
+            "listen", f"can't listen on {where}: {os.strerror(cause.errno or 0)}; is another program there?"
+        )
         raise ConfigInvalid(str(config.file), [problem]) from cause
     local = wire.listen_unix(config.state / "run" / "control.sock", 0o600)
     nursery = Nursery.start(settings.egress.seal)
@@ -122,7 +125,7 @@ def serve(config: Config) -> int:
     async def connect(name: str, model: RemoteModel) -> Upstream:
         order = orders.get(name)
         path = Path(order.socket) if order else Path(model.endpoint.removeprefix("unix:"))
-        return Upstream(path, prefix=_prefix(model), headers=headers[name])
+        return Upstream(path, prefix=_prefix(model), headers=headers[name], patience=model.stall_seconds)
 
     async def run() -> int:
         fleet = Fleet(config, _spawner(nursery, settings), connect)
@@ -131,7 +134,7 @@ def serve(config: Config) -> int:
         keys = Keys(config.state)
         pipeline = Pipeline(fleet, metrics, access_log)
         house = House(keys, fleet, pipeline, metrics, settings.limits)
-        appliance = Appliance(config, house, fleet, seal, endpoints)
+        appliance = Appliance(config, house, fleet, access_log, seal, endpoints)
         metrics.watch(appliance)
         appliance.base_url = _base_url(public, tls=certificate is not None)
         await _require_engine_seal(nursery, config)
@@ -176,6 +179,7 @@ async def _serve(
     await asyncio.wait(serving)
     show.say("stopping the engines")
     await appliance.fleet.stop(0)
+    appliance.access_log.close()
     show.done("stopped")
     return 0 if appliance.stopping.is_set() else 1
 

@@ -181,6 +181,14 @@ class LocalModel(Section):
     )
 
 
+def _may_be_private(host: str) -> bool:
+    # where a name leads is looked at with every connection, by the outlet
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_private
+    except ValueError:
+        return True
+
+
 class RemoteModel(Section):
     """A model on an OpenAI-compatible server that the company already runs."""
 
@@ -195,6 +203,7 @@ class RemoteModel(Section):
     upstream_model: str | None = Field(None, description="The model's name there, where it differs from the name here.")
     task: Literal["chat", "embedding"] = Field("chat", description="What the model is for.")
     context_length: int | None = Field(None, ge=16, description="Its context length in tokens, where known.")
+    stall_seconds: float = Field(300, gt=0, description="A request to which it sends nothing for so long has failed.")
 
     @model_validator(mode="after")
     def _url(self) -> Self:
@@ -204,6 +213,12 @@ class RemoteModel(Section):
                 raise ValueError("endpoint: a unix socket needs an absolute path, `unix:/path/to.sock`")
         elif parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("endpoint must start with https://, http:// or unix:/")
+        elif not _may_be_private(parts.hostname):
+            raise ValueError("endpoint must be a private address, or a name that leads to one")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("endpoint: the port must be a number up to 65535") from None
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("endpoint may hold no credentials, query or fragment; use `key: env.NAME`")
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,9 @@ async def _applying(appliance: Controlled) -> AsyncIterator[str]:
             lines.put_nowait({"changes": changes})
         except ApplianceError as refusal:
             lines.put_nowait({"error": str(refusal)})
+        except Exception as bug:  # whoever waits for the last line would wait for ever
+            logging.getLogger("appliance.control").exception("apply failed")
+            lines.put_nowait({"error": f"{type(bug).__name__}; the appliance's log has more"})
 
     # goes on when the administrator's terminal is closed: a swap is never left half done
     task = asyncio.create_task(work())

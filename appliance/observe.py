@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import logging.handlers
@@ -24,6 +25,8 @@ from prometheus_client.registry import Collector
 
 from appliance.core import Request, Usage
 
+_LOG_BYTES = 64 * 2**20
+_FLUSH_SECONDS = 0.5
 _FAST = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 _SLOW = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300)
 
@@ -131,37 +134,52 @@ class Metrics:
 
 
 class AccessLog:
-    """One JSON line per request, in a file that rotates at 64 MiB."""
+    """One JSON line per request, in a file that rotates at 64 MiB.
+
+    Lines are written twice a second: a write for each request would take longer than making the line. What
+    must not be lost belongs in the audit log, not here.
+    """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._handler = logging.handlers.RotatingFileHandler(
-            folder / "requests.log", maxBytes=64 * 2**20, backupCount=8, encoding="utf-8"
+            folder / "requests.log", maxBytes=_LOG_BYTES, backupCount=8, encoding="utf-8"
         )
+        self._lines: list[str] = []
 
     def write(self, record: Record) -> None:
         """Note how a request went."""
         now = time.perf_counter()
         request = record.request
-        line = json.dumps(
-            {
-                "time": round(time.time(), 3),
-                "request": request.id,
-                "key": request.caller.key_id,
-                "model": request.model,
-                "operation": request.operation.name,
-                "outcome": record.outcome,
-                "status": record.status,
-                "prompt_tokens": record.usage.prompt_tokens,
-                "completion_tokens": record.usage.completion_tokens,
-                "first_token_ms": round((record.first - record.began) * 1000, 1) if record.first else None,
-                "total_ms": round((now - record.began) * 1000, 1),
-            }
+        if not self._lines:
+            asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
+        self._lines.append(
+            json.dumps(
+                {
+                    "time": round(time.time(), 3),
+                    "request": request.id,
+                    "key": request.caller.key_id,
+                    "model": request.model,
+                    "operation": request.operation.name,
+                    "outcome": record.outcome,
+                    "status": record.status,
+                    "prompt_tokens": record.usage.prompt_tokens,
+                    "completion_tokens": record.usage.completion_tokens,
+                    "first_token_ms": round((record.first - record.began) * 1000, 1) if record.first else None,
+                    "total_ms": round((now - record.began) * 1000, 1),
+                }
+            )
         )
-        self._handler.emit(logging.LogRecord("requests", logging.INFO, "", 0, line, None, None))
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        lines, self._lines = self._lines, []
+        if lines:
+            self._handler.emit(logging.LogRecord("requests", logging.INFO, "", 0, "\n".join(lines), None, None))
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what waits and close the file."""
+        self.flush()
         self._handler.close()
 
 

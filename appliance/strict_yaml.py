@@ -87,8 +87,8 @@ def _plain(node: yaml.Node, at: Location, lines: dict[Location, int], problems: 
         return None
     try:
         return yaml.SafeLoader("").construct_object(node)
-    except (yaml.YAMLError, ValueError) as cause:
-        problems.append(Problem(dotted(at), f"can't be read: {cause}", line))
+    except (yaml.YAMLError, ValueError):
+        problems.append(Problem(dotted(at), "isn't what its form or its YAML tag promises", line))
         return None
 
 

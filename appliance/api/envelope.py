@@ -25,7 +25,10 @@ def dialect_of(path: str) -> Dialect:
 def whole(refusal: Refused, dialect: Dialect, request_id: str) -> bytes:
     """The body of an error answer."""
     if dialect is Dialect.MESSAGES:
-        error = {"type": _ANTHROPIC_TYPES.get(refusal.status, "api_error"), "message": refusal.message}
+        message = refusal.message
+        if refusal.param and refusal.param not in message:  # there is no other place for the field's name
+            message = f"{refusal.param}: {message}"
+        error = {"type": _ANTHROPIC_TYPES.get(refusal.status, "api_error"), "message": message}
         return _json({"type": "error", "error": error, "request_id": request_id})
     return _json({"error": _openai(refusal)})
 

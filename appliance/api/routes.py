@@ -27,10 +27,11 @@ Permission = Literal["public", "user"]
 
 @dataclass(frozen=True, slots=True)
 class ModelRoute:
-    """An operation on a model: its body, and what the engine is asked."""
+    """An operation on a model: its body, what the engine is asked, and a line for /docs."""
 
     body: type[Body]
     operation: Operation
+    summary: str
     permission: Permission = "user"
 
 
@@ -43,14 +44,26 @@ def _embedding(name: str, path: str, text_field: str) -> Operation:
 
 
 MODEL_ROUTES = (
-    ModelRoute(openai.ChatCompletions, _chat("chat", "/v1/chat/completions", "messages")),
-    ModelRoute(openai.Completions, _chat("completion", "/v1/completions", "prompt")),
-    ModelRoute(openai.Responses, _chat("response", "/v1/responses", "input", Dialect.RESPONSES)),
-    ModelRoute(anthropic.Messages, _chat("message", "/v1/messages", "messages", Dialect.MESSAGES)),
-    ModelRoute(anthropic.CountTokens, _chat("count_tokens", "/v1/messages/count_tokens", "messages", Dialect.MESSAGES)),
-    ModelRoute(openai.Embeddings, _embedding("embedding", "/v1/embeddings", "input")),
-    ModelRoute(openai.Rerank, _embedding("rerank", "/v1/rerank", "documents")),
-    ModelRoute(openai.Score, _embedding("score", "/v1/score", "text_2")),
+    ModelRoute(openai.ChatCompletions, _chat("chat", "/v1/chat/completions", "messages"), "Chat, in OpenAI's form"),
+    ModelRoute(openai.Completions, _chat("completion", "/v1/completions", "prompt"), "Continue a text"),
+    ModelRoute(
+        openai.Responses,
+        _chat("response", "/v1/responses", "input", Dialect.RESPONSES),
+        "Chat, in the form of OpenAI's responses; stateless",
+    ),
+    ModelRoute(
+        anthropic.Messages,
+        _chat("message", "/v1/messages", "messages", Dialect.MESSAGES),
+        "Chat, in Anthropic's form",
+    ),
+    ModelRoute(
+        anthropic.CountTokens,
+        _chat("count_tokens", "/v1/messages/count_tokens", "messages", Dialect.MESSAGES),
+        "Count the tokens of a conversation",
+    ),
+    ModelRoute(openai.Embeddings, _embedding("embedding", "/v1/embeddings", "input"), "Turn texts into vectors"),
+    ModelRoute(openai.Rerank, _embedding("rerank", "/v1/rerank", "documents"), "Order documents by a query"),
+    ModelRoute(openai.Score, _embedding("score", "/v1/score", "text_2"), "Score how alike texts are, pair by pair"),
 )
 
 PLAIN_ROUTES: dict[str, Permission] = {
@@ -117,7 +130,8 @@ def _add_model_route(app: Door, house: House, route: ModelRoute) -> None:
         answer,
         methods=["POST"],
         name=route.operation.name,
-        summary=(route.body.__doc__ or "").splitlines()[0],
+        summary=route.summary,
+        tags=["Anthropic" if route.operation.dialect is Dialect.MESSAGES else "OpenAI"],
         response_class=JSONResponse,
         openapi_extra={
             "security": [{"key": []}],
@@ -140,7 +154,12 @@ def _add_models(app: FastAPI, house: House) -> None:
         shown = {"id": name, "object": "model", "created": began, "owned_by": "appliance"}
         return shown | ({"max_model_len": served.context_length} if served.context_length else {})
 
-    @app.get("/v1/models", summary="The models that can be asked for.", openapi_extra={"security": [{"key": []}]})
+    @app.get(
+        "/v1/models",
+        tags=["Models"],
+        summary="The models that can be asked for",
+        openapi_extra={"security": [{"key": []}]},
+    )
     async def list_models(request: Request) -> Response:
         authenticate(request.scope, house.keys)
         shape = "anthropic-version" in request.headers
@@ -150,18 +169,18 @@ def _add_models(app: FastAPI, house: House) -> None:
             return JSONResponse({"data": data, "has_more": False, "first_id": first, "last_id": last})
         return JSONResponse({"object": "list", "data": data})
 
-    @app.get("/v1/models/{model:path}", summary="One model.", openapi_extra={"security": [{"key": []}]})
+    @app.get("/v1/models/{model:path}", tags=["Models"], summary="One model", openapi_extra={"security": [{"key": []}]})
     async def one_model(request: Request, model: str) -> Response:
         authenticate(request.scope, house.keys)
         return JSONResponse(describe(model, anthropic_shape="anthropic-version" in request.headers))
 
 
 def _add_health(app: FastAPI, house: House) -> None:
-    @app.get("/health/live", summary="Whether the appliance runs.")
+    @app.get("/health/live", tags=["Operation"], summary="Whether the appliance runs")
     async def live() -> Response:
         return JSONResponse({"status": "alive"})
 
-    @app.get("/health/ready", summary="Whether every model can answer.")
+    @app.get("/health/ready", tags=["Operation"], summary="Whether every model can answer")
     async def ready() -> Response:
         states = {
             name: _state(served.engine.state if served.engine else None) for name, served in house.fleet.served.items()
@@ -170,7 +189,7 @@ def _add_health(app: FastAPI, house: House) -> None:
         headers = {} if fit else {"retry-after": "5"}
         return JSONResponse({"status": "ready" if fit else "not ready", "models": states}, 200 if fit else 503, headers)
 
-    @app.get("/metrics", summary="Prometheus metrics.", response_class=Response)
+    @app.get("/metrics", tags=["Operation"], summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:
         return Response(house.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
@@ -208,8 +227,9 @@ def _add_docs(app: FastAPI) -> None:
             schemas = components.setdefault("schemas", {})
             for route in MODEL_ROUTES:
                 body = route.body.model_json_schema(ref_template="#/components/schemas/{model}")
-                schemas.update(body.pop("$defs", {}))
-                schemas[route.body.__name__] = body
+                for name, part in {**body.pop("$defs", {}), route.body.__name__: body}.items():
+                    if schemas.setdefault(name, part) != part:
+                        raise RuntimeError(f"two bodies have a part named {name}; rename one")
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]

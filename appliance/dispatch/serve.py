@@ -54,6 +54,8 @@ async def _stream(stream: Stream, response: Response, reply: Reply, record: Reco
 
 async def _whole(response: Response, reply: Reply, record: Record, rename: tuple[bytes, bytes] | None) -> None:
     body = await response.whole()
+    if not body[:64].lstrip().startswith(b"{"):  # an endpoint's proxy may answer 200 with a page
+        raise UpstreamFailed("the engine answered what is no JSON; try again", code="engine_failed")
     if _ABORTED.search(body):
         raise UpstreamFailed("the engine failed while answering; try again", code="engine_failed")
     if rename is not None:

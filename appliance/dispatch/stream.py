@@ -56,7 +56,8 @@ class Stream:
             data = whole + separator
             if not data:
                 return b""
-        if _ERROR.search(data):
+        # a plain search first: the pattern alone took a tenth of all time spent on a stream
+        if (b"error" in data or b"failed" in data) and _ERROR.search(data):
             raise UpstreamFailed("the engine failed while answering; try again", code="engine_failed")
         if self._dialect is Dialect.CHAT_COMPLETIONS:
             self._finished += len(_FINISH.findall(data))
@@ -89,6 +90,8 @@ class Stream:
             event = json.loads(frame[frame.index(b"data:") + 5 :])
         except ValueError:
             return True
+        if not isinstance(event, dict):
+            return True
         note_usage(event, self.usage)
         ours = self._dialect is Dialect.CHAT_COMPLETIONS and event.get("choices") == [] and not self._usage_wanted
         return not ours
@@ -101,7 +104,8 @@ def note_usage(answer: object, usage: Usage) -> None:
     for holder in (answer, answer.get("response"), answer.get("message")):
         counts = holder.get("usage") if isinstance(holder, dict) else None
         if isinstance(counts, dict):
-            prompt = counts.get("prompt_tokens", counts.get("input_tokens")) or 0
-            completion = counts.get("completion_tokens", counts.get("output_tokens")) or 0
-            usage.prompt_tokens = max(usage.prompt_tokens, int(prompt))
-            usage.completion_tokens = max(usage.completion_tokens, int(completion))
+            prompt = counts.get("prompt_tokens", counts.get("input_tokens"))
+            completion = counts.get("completion_tokens", counts.get("output_tokens"))
+            # an endpoint is not ours: what is no count counts nothing
+            usage.prompt_tokens = max(usage.prompt_tokens, prompt if isinstance(prompt, int) else 0)
+            usage.completion_tokens = max(usage.completion_tokens, completion if isinstance(completion, int) else 0)

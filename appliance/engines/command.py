@@ -117,6 +117,8 @@ def launch(spec: Spec, limits: Limits, folder: Path, cache: Path, log: Path) -> 
         "DO_NOT_TRACK": "1",
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_LOGGING_COLOR": "0",
+        # --enforce-eager leaves out the sampler: the first request for logprobs would wait for a C++ compiler
+        **({} if settings.compile else {"TORCHDYNAMO_DISABLE": "1"}),
         "VLLM_MAX_N_SEQUENCES": str(limits.choices),
         # an idle connection is dropped by us, not by the engine in the moment that we use it
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "86400",

@@ -15,10 +15,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from appliance.engines import progress
 from appliance.engines.command import Launch, Spec
+from appliance.engines.process import EngineProcess
 from appliance.engines.upstream import Upstream
 from appliance.errors import EngineFailed, Loading, SealUnavailable, UpstreamFailed
 
@@ -38,24 +38,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-class Process(Protocol):
-    """A spawned engine with all that it started."""
-
-    @property
-    def pid(self) -> int:
-        """Process id of its keeper."""
-
-    async def wait(self) -> int:
-        """Exit status, once nothing of it is left."""
-
-    def terminate(self) -> None:
-        """Ask it to end; what is left after a grace is killed."""
-
-    def kill(self) -> None:
-        """End it and everything that it started, now."""
-
-
-Spawn = Callable[[Launch], Awaitable[Process]]
+Spawn = Callable[[Launch], Awaitable[EngineProcess]]
 
 
 class Lease:
@@ -95,7 +78,7 @@ class Engine:
         """What a start is busy with, for the progress display."""
         self.starts = 0
         self.since = clock()
-        self.process: Process | None = None
+        self.process: EngineProcess | None = None
         self.upstream: Upstream | None = None
         self._launch = launch
         self._spawn = spawn
@@ -153,9 +136,12 @@ class Engine:
             await asyncio.wait([self._owner])
 
     def _become(self, state: State, reason: str | None = None) -> None:
+        if state is State.STARTING:
+            reason = self.reason  # why it has to start anew is told until it answers again
         self.state, self.reason, self.since = state, reason, self._clock()
         level = logging.ERROR if state is State.FAILED else logging.INFO
-        self._log.log(level, "engine %s: %s%s", self.spec.name, state, f": {reason}" if reason else "")
+        why = f": {reason}" if reason and state is not State.STARTING else ""
+        self._log.log(level, "engine %s: %s%s", self.spec.name, state, why)
         self._changed.set()
 
     def _busy_with(self, stage: str) -> None:
@@ -313,3 +299,4 @@ def describe(engine: Engine) -> Iterator[tuple[str, object]]:
     yield "starts", engine.starts
     yield "requests", engine.leases
     yield "pid", engine.process.pid if engine.process else None
+    yield "seal_missing", engine.process.seal.missing if engine.process else ()

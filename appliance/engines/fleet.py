@@ -144,7 +144,7 @@ class Fleet:
                         new[name] = (
                             before if same and before else Served(name, (model, await self._connect(name, model)))
                         )
-                    elif before and before.engine and before.engine.spec == specs[name] and before.ready:
+                    elif before and before.engine and before.engine.spec == specs[name]:
                         new[name] = before
                     else:
                         started[name] = self._engine(specs[name])

@@ -14,7 +14,7 @@ _STAGES = (
     ("Starting vLLM server", "opening its socket"),
     ("init engine", "warming up"),
     ("KV cache", "making room for the KV cache"),
-    ("torch.compile", "compiling the model"),
+    ("Compiling a graph", "compiling the model"),
     ("Loading weights took", "warming up"),
     ("oading safetensors", "loading weights"),
     ("Starting to load model", "loading weights"),

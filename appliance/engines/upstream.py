@@ -26,6 +26,7 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.parser = httptools.HttpResponseParser(self)
         self.waiter: asyncio.Future[None] | None = None
+        self.waiting_since = 0.0
         self.chunks: list[bytes] = []
         self.buffered = 0
         self.status = 0
@@ -61,14 +62,16 @@ class _Connection(asyncio.Protocol):
     # parser
 
     def on_headers_complete(self) -> None:
-        self.status = self.parser.get_status_code()
+        status = self.parser.get_status_code()
+        if status >= 200:  # 1xx only announces the answer
+            self.status = status
 
     def on_body(self, data: bytes) -> None:
         self.chunks.append(data)
         self.buffered += len(data)
 
     def on_message_complete(self) -> None:
-        if self.status >= 200:  # 1xx only announces the answer
+        if self.status:
             self.complete = True
             self.reusable = self.parser.should_keep_alive()  # the parser knows it only in this moment
 
@@ -83,7 +86,9 @@ class _Connection(asyncio.Protocol):
 
     async def more(self) -> None:
         """Wait until something new was received, or the connection is lost."""
-        self.waiter = self.upstream.loop.create_future()
+        loop = self.upstream.loop
+        self.waiter = loop.create_future()
+        self.waiting_since = loop.time()
         try:
             await self.waiter
         finally:
@@ -152,8 +157,19 @@ class Response:
 class Upstream:
     """One peer behind a Unix socket, with a pool of idle connections to it."""
 
-    def __init__(self, socket: Path, *, prefix: str = "", headers: dict[str, str] | None = None) -> None:
-        """`prefix` goes before each path, `headers` (such as authorization) into each request."""
+    def __init__(
+        self,
+        socket: Path,
+        *,
+        prefix: str = "",
+        headers: dict[str, str] | None = None,
+        patience: float | None = None,
+    ) -> None:
+        """`prefix` goes before each path, `headers` (such as authorization) into each request.
+
+        A peer that sends nothing for `patience` seconds while an answer is due is given up; None waits,
+        for engines, whose owners see by other signs that they stall.
+        """
         self.socket = str(socket)
         self.loop = asyncio.get_running_loop()
         self.received = 0
@@ -164,6 +180,9 @@ class Upstream:
         self._head = f"{lines}content-type: application/json\r\ncontent-length: "
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
+        self._sweeping: asyncio.TimerHandle | None = None
+        if patience is not None:
+            self._sweeping = self.loop.call_later(patience / 4, self._sweep, patience)
 
     async def post(self, path: str, body: bytes) -> Response:
         """Send `body` (JSON) to `path` and wait for the status of the answer.
@@ -214,7 +233,17 @@ class Upstream:
         if connection in self._idle:
             self._idle.remove(connection)
 
+    def _sweep(self, patience: float) -> None:
+        # one walk now and then, since a timer for each chunk would cost more than the chunk
+        latest = self.loop.time() - patience
+        for connection in list(self._open):
+            if connection.waiter is not None and connection.waiting_since < latest:
+                connection.abort()
+        self._sweeping = self.loop.call_later(patience / 4, self._sweep, patience)
+
     def close(self) -> None:
         """Break off everything: idle connections and answers in flight."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         for connection in list(self._open):
             connection.abort()

@@ -87,7 +87,7 @@ class Turn(Part):
     content: Annotated[Text, Field(min_length=1)] | Annotated[list[Block], Field(min_length=1)]
 
 
-class Tool(Part):
+class AnthropicTool(Part):
     """A tool that the model may call. Tools that a provider would run itself are refused."""
 
     name: FunctionName
@@ -138,7 +138,7 @@ class CountTokens(Body):
 
     messages: Annotated[list[Turn], Field(min_length=1)]
     system: Text | list[TextBlock] | None = None
-    tools: list[Tool] | None = None
+    tools: list[AnthropicTool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -185,3 +185,9 @@ class Messages(CountTokens):
         super().check(bound)
         bound.output_tokens("max_tokens", self.max_tokens)
         bound.most("stop_sequences", len(self.stop_sequences or ()), bound.limits.stop_sequences)
+
+    def prepare(self, output_tokens: int | None) -> None:
+        """Bind the arguments of a call that must be made to the tool's schema: else vLLM takes any JSON for them."""
+        if self.tools is not None and self.tool_choice is not None and self.tool_choice.type in ("any", "tool"):
+            for tool in self.tools:
+                tool.strict = tool.strict is not False

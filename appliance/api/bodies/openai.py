@@ -333,6 +333,9 @@ class ChatCompletions(Sampling):
     def prepare(self, output_tokens: int | None) -> None:
         """As for all, but `max_completion_tokens` is a limit of the caller's too."""
         super().prepare(None if self.max_completion_tokens else output_tokens)
+        if self.tools is not None and self.tool_choice not in (None, "none", "auto"):
+            for tool in self.tools:  # bound to its schema: else vLLM takes any JSON for arguments, a string even
+                tool.function.strict = tool.function.strict is not False
 
 
 class Completions(Sampling):
@@ -570,8 +573,11 @@ class Responses(Body):
             bound.json("text.format.schema", self.text.format.schema_)
 
     def prepare(self, output_tokens: int | None) -> None:
-        """The engine keeps no conversation."""
+        """The engine keeps no conversation; a call that must be made is bound to the tool's schema, as in chat."""
         self.store = False
+        if self.tools is not None and self.tool_choice not in (None, "none", "auto"):
+            for tool in self.tools:
+                tool.strict = tool.strict is not False
         if self.max_output_tokens is None and output_tokens is not None:
             self.max_output_tokens = output_tokens
 
