@@ -141,6 +141,16 @@ printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -P -m appliance "$$@"\n' > .v
 chmod +x .venvs/$(1)/bin/appliance
 endef
 
+# vLLM for the CPU wants one small library that not every host has. On Debian and Ubuntu its package is fetched and
+# unpacked beside the engine: nothing on the host changes, and no root is needed.
+define libnuma
+.venvs/engine/bin/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null && exit; \
+rm -rf .venvs/engine/.libnuma; mkdir .venvs/engine/.libnuma; cd .venvs/engine/.libnuma; \
+if apt-get -qq download libnuma1 2>/dev/null && dpkg-deb --extract libnuma1*.deb . ; \
+then cp -P usr/lib/*/libnuma.so.1* ../lib/; \
+else rm -f ../.ready-cpu; echo "The engine needs the library libnuma.so.1. Install it: apt install libnuma1" >&2; exit 1; fi
+endef
+
 .venvs/gateway/.ready: $(LOCKS)/gateway.txt | $(UV)
 	@echo "Setting up the gateway: a few seconds ..."
 	@$(call environment,gateway,gateway)
@@ -152,6 +162,7 @@ endef
 .venvs/engine/.ready-cpu: $(LOCKS)/engine-cpu.txt | $(UV)
 	@echo "Setting up the engine, vLLM for the CPU (2 GB): half a minute to a few minutes ..."
 	@$(call environment,engine,engine-cpu,$(TORCH_CPU))
+	@$(libnuma)
 
 .venvs/engine/.ready-cuda: $(LOCKS)/engine-cuda.txt | $(UV)
 	@echo "Setting up the engine, vLLM for NVIDIA GPUs (10 GB): a few minutes ..."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance import __version__
-from appliance.errors import ApplianceError, Invalid, NotRunning, PreparationFailed, SealUnavailable, WeightsInvalid
+from appliance.errors import ApplianceError, Invalid, NotRunning, WeightsInvalid
 
 OK, FAILED, WRONG_INPUT, NOT_RUNNING = 0, 1, 2, 3
 
@@ -32,7 +32,7 @@ exit status:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return its exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return int(options.run(options))
     except (Invalid, WeightsInvalid) as refusal:
@@ -190,15 +190,16 @@ def _models_prepare(options: argparse.Namespace) -> int:
     return OK
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    root = argparse.ArgumentParser(
         prog="appliance",
         description="Serves open-weight models on this host to the apps of this house, and to nobody else.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    root.add_argument("--version", action="version", version=__version__)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(
         group: Any,
@@ -246,10 +247,8 @@ def _parser() -> argparse.ArgumentParser:
         "and put them beside the card. What is already there is left alone; a failure leaves nothing half done."
     ))  # fmt: skip
     command.add_argument("names", nargs="+", metavar="NAME", help="folder under models/")
-    return parser
+    return root
 
-
-__all__ = ["PreparationFailed", "SealUnavailable", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,92 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import ipaddress
 import logging
 import os
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import uvloop
 
 from appliance import __version__, console, control, observe
-from appliance import config as configuration
 from appliance.accounts.keys import Keys
+from appliance.administration import Appliance
 from appliance.api import routes, wire
 from appliance.api.exchange import House
-from appliance.config import Config, RemoteModel, Settings
-from appliance.dispatch import outlet
+from appliance.config import Config, Settings
+from appliance.dispatch.endpoints import Endpoints
 from appliance.engines.command import Launch, Spec
-from appliance.engines.engine import State, describe
-from appliance.engines.fleet import Fleet, Machine, Tell, specs
+from appliance.engines.engine import Engine, State
+from appliance.engines.fleet import Fleet, Machine, specs
 from appliance.engines.process import Nursery
-from appliance.engines.seal import Seal, seal_gateway
-from appliance.engines.upstream import Upstream
+from appliance.engines.seal import seal_gateway
 from appliance.errors import ApplianceError, ConfigInvalid, Problem, SealUnavailable
 from appliance.pipeline import Pipeline
 
 _LONGEST_SOCKET_PATH = 107
-_KEPT_BY_RESTART = ("listen", "egress", "state")
-
-
-@dataclass(slots=True)
-class Appliance:
-    """A running appliance, as the control socket and the signals see it."""
-
-    config: Config
-    house: House
-    fleet: Fleet
-    access_log: observe.AccessLog
-    seal: Seal
-    endpoints: dict[str, RemoteModel]
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    base_url: str = ""
-
-    async def apply(self, tell: Tell) -> list[str]:
-        """Read the config again and make it so; return what changed, in words.
-
-        Raises `ApplianceError` when anything about it is wrong: then nothing has changed.
-        """
-        new = configuration.load(self.config.file)
-        _refuse_what_needs_a_restart(self.config.settings, new.settings, self.endpoints, str(new.file))
-        tell("the config is right; checking weights")
-        wanted = await asyncio.to_thread(specs, new, Machine.here())
-        changes = await self.fleet.change(new, wanted, tell)
-        for name in ("limits", "objectives", "engines"):
-            if getattr(new.settings, name) != getattr(self.config.settings, name):
-                changes.append(f"{name}: taken over")
-        self.config = new
-        self.house.limits = new.settings.limits
-        logging.getLogger("appliance").info("applied %s: %s", new.file, "; ".join(changes) or "no change")
-        return changes
-
-    def status(self) -> dict[str, Any]:
-        """What `appliance status` shows."""
-        models = {
-            name: dict(describe(served.engine)) if served.engine else {"state": "endpoint"}
-            for name, served in self.fleet.served.items()
-        }
-        egress = self.config.settings.egress
-        return {
-            "address": self.base_url,
-            "config": str(self.config.file),
-            "pid": os.getpid(),
-            "egress": {
-                "mode": egress.mode, "seal": egress.seal, "holds": self.seal.holds, "missing": self.seal.missing
-            },
-            "models": models,
-        }  # fmt: skip
-
-    def states(self) -> Iterable[tuple[str, str, int, int]]:
-        """For metrics: (model, state, starts, requests in flight)."""
-        for name, served in self.fleet.served.items():
-            if served.engine is not None:
-                yield name, served.engine.state, served.engine.starts, served.engine.leases
 
 
 def serve(config: Config) -> int:
@@ -102,8 +43,7 @@ def serve(config: Config) -> int:
     show = console.Progress()
     show.say("checking model weights")
     wanted = specs(config, Machine.here())
-    endpoints = {name: model for name, model in settings.models.items() if isinstance(model, RemoteModel)}
-    headers = {name: _authorization(model, config) for name, model in endpoints.items()}
+    endpoints = Endpoints(config)
     certificate = _certificate(config)
     try:
         public = wire.listen_tcp(settings.listen.host, settings.listen.port)
@@ -115,26 +55,18 @@ def serve(config: Config) -> int:
         raise ConfigInvalid(str(config.file), [problem]) from cause
     local = wire.listen_unix(config.state / "run" / "control.sock", 0o600)
     nursery = Nursery.start(settings.egress.seal)
-    ca = {name: config.path(model.ca) if model.ca else None for name, model in endpoints.items()}
-    orders = outlet.orders({name: (model, ca[name]) for name, model in endpoints.items()}, config.state / "run")
-    if orders:
-        outlet.start(list(orders.values()))
+    endpoints.open()
     seal = seal_gateway(best_effort=settings.egress.seal == "best-effort")
     # from here on this process can't open a connection, whatever runs in it
 
-    async def connect(name: str, model: RemoteModel) -> Upstream:
-        order = orders.get(name)
-        path = Path(order.socket) if order else Path(model.endpoint.removeprefix("unix:"))
-        return Upstream(path, prefix=_prefix(model), headers=headers[name], patience=model.stall_seconds)
-
     async def run() -> int:
-        fleet = Fleet(config, _spawner(nursery, settings), connect)
+        fleet = Fleet(config, _spawner(nursery, settings), endpoints.connect)
         metrics = observe.Metrics()
         access_log = observe.AccessLog(config.state / "logs")
         keys = Keys(config.state)
         pipeline = Pipeline(fleet, metrics, access_log)
         house = House(keys, fleet, pipeline, metrics, settings.limits)
-        appliance = Appliance(config, house, fleet, access_log, seal, endpoints)
+        appliance = Appliance(config, house, fleet, access_log, seal, endpoints.models)
         metrics.watch(appliance)
         appliance.base_url = _base_url(public, tls=certificate is not None)
         await _require_engine_seal(nursery, config)
@@ -143,7 +75,8 @@ def serve(config: Config) -> int:
     try:
         return uvloop.run(run())
     finally:
-        lock.close()  # the nursery and the outlet end with this process: the kernel sees to it
+        endpoints.close()
+        lock.close()  # the nursery ends with this process: the kernel sees to it
 
 
 async def _serve(
@@ -157,7 +90,7 @@ async def _serve(
     settings = appliance.config.settings
     drain = int(settings.listen.shutdown_seconds)
     app = routes.build(appliance.house, __version__)
-    limits = _wire_limits(settings)
+    limits = wire.WireLimits.of(settings.limits)
     server = wire.build_server(app, limits, certificate=certificate, drain_seconds=drain)
     controls = wire.build_server(control.build(appliance), limits, drain_seconds=1)
     loop = asyncio.get_running_loop()
@@ -194,16 +127,12 @@ async def _apply_on_signal(appliance: Appliance) -> None:
 
 async def _welcome(appliance: Appliance, show: console.Progress) -> None:
     """Say what is being waited for, then the address, the first key and a line to paste."""
-    failed: dict[str, str] = {}
     while True:
-        engines = {name: served.engine for name, served in appliance.fleet.served.items() if served.engine}
-        waiting = {name: engine for name, engine in engines.items() if engine.state is not State.READY}
+        engines = [served.engine for served in appliance.fleet.served.values() if served.engine]
+        waiting = [engine for engine in engines if engine.state is not State.READY]
         if not waiting:
             break
-        for name, engine in waiting.items():
-            if engine.state is State.FAILED and engine.reason and failed.get(name) != engine.reason:
-                failed[name] = engine.reason
-        show.say("; ".join(f"{name}: {engine.stage}" for name, engine in waiting.items()))
+        show.say("; ".join(_waiting_for(engine) for engine in waiting))
         await asyncio.sleep(0.2)
     show.done("ready")
     keys = appliance.house.keys
@@ -212,9 +141,19 @@ async def _welcome(appliance: Appliance, show: console.Progress) -> None:
         appliance.base_url,
         keys.create() if keys.empty else None,
         chat,
-        appliance.seal.missing,
+        [*appliance.seal.missing, *_missing_around_engines(appliance)],
         str(appliance.config.state / "keys.json"),
     )
+
+
+def _waiting_for(engine: Engine) -> str:
+    again = f" again, since {engine.reason}" if engine.reason else ""
+    return f"{engine.spec.name}: {engine.stage}{again}"
+
+
+def _missing_around_engines(appliance: Appliance) -> set[str]:
+    engines = [served.engine for served in appliance.fleet.served.values() if served.engine]
+    return {part for engine in engines if engine.process for part in engine.process.seal.missing}
 
 
 def _spawner(nursery: Nursery, settings: Settings) -> Any:
@@ -270,51 +209,8 @@ def _certificate(config: Config) -> wire.Certificate | None:
         raise ConfigInvalid(str(config.file), [problem]) from cause
 
 
-def _authorization(model: RemoteModel, config: Config) -> dict[str, str]:
-    return {"authorization": f"Bearer {model.key.read(config.file.parent)}"} if model.key else {}
-
-
-def _prefix(model: RemoteModel) -> str:
-    """What goes before our own paths, which begin with /v1 as the endpoint's URL usually ends."""
-    if model.endpoint.startswith("unix:"):
-        return ""
-    path = "/" + model.endpoint.split("://", 1)[1].partition("/")[2]
-    return path.rstrip("/").removesuffix("/v1")
-
-
-def _wire_limits(settings: Settings) -> wire.WireLimits:
-    limits = settings.limits
-    return wire.WireLimits(
-        header_seconds=limits.header_seconds,
-        body_seconds=limits.body_seconds,
-        body_bytes_per_second=limits.body_bytes_per_second,
-        idle_seconds=limits.idle_seconds,
-        write_seconds=limits.write_seconds,
-        header_bytes=limits.header_bytes,
-        header_count=limits.header_count,
-        body_bytes=limits.body_bytes,
-        connections=limits.connections,
-    )
-
-
 def _base_url(public: socket.socket, *, tls: bool) -> str:
     host, port = public.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"  # every address of this host; this one works as pasted on it
     return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _refuse_what_needs_a_restart(old: Settings, new: Settings, endpoints: dict[str, RemoteModel], file: str) -> None:
-    problems = [
-        Problem(name, "changes only with a restart: stop the appliance and start it again")
-        for name in _KEPT_BY_RESTART
-        if getattr(old, name) != getattr(new, name)
-    ]
-    problems += [
-        Problem(
-            f"models.{name}.endpoint",
-            "a running appliance can't be made to reach another address; restart it to add or change an endpoint",
-        )
-        for name, model in new.models.items()
-        if isinstance(model, RemoteModel) and endpoints.get(name) != model
-    ]
-    if problems:
-        raise ConfigInvalid(file, problems)

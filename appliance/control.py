@@ -11,35 +11,22 @@ import http.client
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from appliance.api.exchange import House
+from appliance.administration import Appliance
 from appliance.errors import ApplianceError, NotRunning
 
 _LONGEST_LOAN = 24 * 3600.0
 
 
-class Controlled(Protocol):
-    """What can be asked of a running appliance."""
-
-    house: House
-
-    @property
-    def apply(self) -> Callable[[Callable[[str], None]], Awaitable[list[str]]]:
-        """Read the config again and make it so."""
-
-    def status(self) -> dict[str, Any]:
-        """State of everything."""
-
-
-def build(appliance: Controlled) -> Starlette:
+def build(appliance: Appliance) -> Starlette:
     """The application behind the control socket."""
 
     async def status(_: Request) -> Response:
@@ -61,7 +48,7 @@ def build(appliance: Controlled) -> Starlette:
     )
 
 
-async def _applying(appliance: Controlled) -> AsyncIterator[str]:
+async def _applying(appliance: Appliance) -> AsyncIterator[str]:
     """Lines of JSON: `{"progress": ...}`, then one of `{"changes": [...]}` and `{"error": ...}`."""
     lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 

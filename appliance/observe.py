@@ -9,6 +9,7 @@ import logging.handlers
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -80,6 +81,17 @@ class _EngineCollector(Collector):
         yield from (state, starts, flight)
 
 
+@dataclass(frozen=True, slots=True)
+class _Labelled:
+    """The metrics of one operation on one model."""
+
+    seconds: Histogram
+    first_token: Histogram
+    gaps: Histogram
+    prompt: Counter
+    completion: Counter
+
+
 class Metrics:
     """The appliance's Prometheus metrics; one object per appliance, never a module global."""
 
@@ -114,19 +126,35 @@ class Metrics:
         """Show the states of `observed` with each scrape."""
         self.registry.register(_EngineCollector(observed))
 
+        # looking labels up took longer than counting; models and operations are few, so all are kept
+        self._labelled: dict[tuple[str, str], _Labelled] = {}
+
     def open(self, request: Request) -> Record:
         """Begin to measure a request."""
-        return Record(request, self.gaps.labels(request.model))
+        return Record(request, self._of(request).gaps)
 
     def settle(self, record: Record) -> None:
         """Count what a request took, however it ended."""
-        model, operation = record.request.model, record.request.operation.name
-        self.requests.labels(model, operation, record.outcome).inc()
-        self.seconds.labels(model, operation).observe(time.perf_counter() - record.began)
+        labelled = self._of(record.request)
+        self.requests.labels(record.request.model, record.request.operation.name, record.outcome).inc()
+        labelled.seconds.observe(time.perf_counter() - record.began)
         if record.first:
-            self.first_token.labels(model).observe(record.first - record.began)
-        self.tokens.labels(model, "prompt").inc(record.usage.prompt_tokens)
-        self.tokens.labels(model, "completion").inc(record.usage.completion_tokens)
+            labelled.first_token.observe(record.first - record.began)
+        labelled.prompt.inc(record.usage.prompt_tokens)
+        labelled.completion.inc(record.usage.completion_tokens)
+
+    def _of(self, request: Request) -> _Labelled:
+        model, operation = request.model, request.operation.name
+        found = self._labelled.get((model, operation))
+        if found is None:
+            found = self._labelled[model, operation] = _Labelled(
+                seconds=self.seconds.labels(model, operation),
+                first_token=self.first_token.labels(model),
+                gaps=self.gaps.labels(model),
+                prompt=self.tokens.labels(model, "prompt"),
+                completion=self.tokens.labels(model, "completion"),
+            )
+        return found
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from appliance.api import envelope
-from appliance.api.bodies import anthropic, openai
+from appliance.api.bodies import anthropic, chat, embeddings, responses
 from appliance.api.bodies.base import Body
 from appliance.api.exchange import Exchange, Failed, House, authenticate, request_id
 from appliance.core import Dialect, Operation, Task
@@ -44,10 +44,10 @@ def _embedding(name: str, path: str, text_field: str) -> Operation:
 
 
 MODEL_ROUTES = (
-    ModelRoute(openai.ChatCompletions, _chat("chat", "/v1/chat/completions", "messages"), "Chat, in OpenAI's form"),
-    ModelRoute(openai.Completions, _chat("completion", "/v1/completions", "prompt"), "Continue a text"),
+    ModelRoute(chat.ChatCompletions, _chat("chat", "/v1/chat/completions", "messages"), "Chat, in OpenAI's form"),
+    ModelRoute(chat.Completions, _chat("completion", "/v1/completions", "prompt"), "Continue a text"),
     ModelRoute(
-        openai.Responses,
+        responses.Responses,
         _chat("response", "/v1/responses", "input", Dialect.RESPONSES),
         "Chat, in the form of OpenAI's responses; stateless",
     ),
@@ -61,9 +61,9 @@ MODEL_ROUTES = (
         _chat("count_tokens", "/v1/messages/count_tokens", "messages", Dialect.MESSAGES),
         "Count the tokens of a conversation",
     ),
-    ModelRoute(openai.Embeddings, _embedding("embedding", "/v1/embeddings", "input"), "Turn texts into vectors"),
-    ModelRoute(openai.Rerank, _embedding("rerank", "/v1/rerank", "documents"), "Order documents by a query"),
-    ModelRoute(openai.Score, _embedding("score", "/v1/score", "text_2"), "Score how alike texts are, pair by pair"),
+    ModelRoute(embeddings.Embeddings, _embedding("embedding", "/v1/embeddings", "input"), "Turn texts into vectors"),
+    ModelRoute(embeddings.Rerank, _embedding("rerank", "/v1/rerank", "documents"), "Order documents by a query"),
+    ModelRoute(embeddings.Score, _embedding("score", "/v1/score", "text_2"), "Score how alike texts are, pair by pair"),
 )
 
 PLAIN_ROUTES: dict[str, Permission] = {

@@ -6,7 +6,7 @@ takes its orders once, from standard input, before anything a caller wrote can r
 taken over can't widen them. Addresses that are not private are refused at every connection, so a name that
 someone points elsewhere leads nowhere. It isn't started when no endpoint is configured.
 
-    python -m appliance.dispatch.outlet PARENT_PID < orders.json
+    python -m appliance.dispatch.outlet LISTENER...
 """
 
 from __future__ import annotations
@@ -15,18 +15,15 @@ import asyncio
 import ipaddress
 import json
 import os
-import signal
 import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from appliance.config import RemoteModel
-from appliance.engines.keeper import die_with_parent
 
 _CONNECT_SECONDS = 10.0
 _CHUNK = 64 * 1024
@@ -53,17 +50,33 @@ class Order:
 
 
 def start(orders: list[Order]) -> subprocess.Popen[bytes]:
-    """Start the outlet; call it before the gateway seals itself. It dies with this process."""
+    """Start the outlet; call it before the gateway seals itself. It ends when the returned `stdin` closes.
+
+    The sockets are bound here, so that a request that comes before the outlet is up waits and doesn't fail.
+    """
+    listeners = [_listen(order.socket) for order in orders]
+    numbers = [listener.fileno() for listener in listeners]
     outlet = subprocess.Popen(
-        [sys.executable, "-m", "appliance.dispatch.outlet", str(os.getpid())],
+        [sys.executable, "-m", "appliance.dispatch.outlet", *map(str, numbers)],
         stdin=subprocess.PIPE,
         start_new_session=True,
         env={"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[2])},
+        pass_fds=numbers,
     )
+    for listener in listeners:
+        listener.close()
     assert outlet.stdin is not None  # noqa: S101 - asked for above
-    outlet.stdin.write(json.dumps([asdict(order) for order in orders]).encode())
-    outlet.stdin.close()
+    outlet.stdin.write(json.dumps([asdict(order) for order in orders]).encode() + b"\n")
+    outlet.stdin.flush()
     return outlet
+
+
+def _listen(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    Path(path).chmod(0o600)  # before listen(): nobody connects under the wider mode
+    listener.listen(1024)
+    return listener
 
 
 async def private_addresses(host: str, port: int) -> list[str]:
@@ -106,9 +119,9 @@ async def _relay(
                 writer.close()
 
 
-async def _serve(orders: list[Order]) -> None:
+async def _serve(orders: list[Order], listeners: list[int]) -> None:
     servers = []
-    for order in orders:
+    for order, listener in zip(orders, listeners, strict=True):
         context = ssl.create_default_context(cafile=order.ca) if order.tls else None
 
         async def accept(
@@ -119,20 +132,22 @@ async def _serve(orders: list[Order]) -> None:
         ) -> None:
             await _relay(order, context, (reader, writer))
 
-        servers.append(await asyncio.start_unix_server(accept, order.socket))
-    await asyncio.gather(*(server.serve_forever() for server in servers))
+        servers.append(await asyncio.start_unix_server(accept, sock=socket.socket(fileno=listener)))
+    gone = asyncio.Event()
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), gone.set)
+    await gone.wait()
+    os._exit(0)  # relays in flight have nobody to relay for
 
 
-def orders(endpoints: Mapping[str, tuple[RemoteModel, Path | None]], folder: Path) -> dict[str, Order]:
-    """An order for each endpoint that lies on the network; those on Unix sockets need none."""
-    return {
-        name: Order.of(model, folder / f"o{number}.sock", ca)
-        for number, (name, (model, ca)) in enumerate(endpoints.items(), 1)
-        if not model.endpoint.startswith("unix:")
-    }
+def main() -> None:
+    """Serve the orders of the first line of standard input until that closes, as it does when the gateway ends.
+
+    The kernel's signal at a parent's death wouldn't come: the gateway's seal keeps it from signalling whoever
+    isn't under that seal, and that is held against it even while it dies.
+    """
+    if line := sys.stdin.readline():
+        asyncio.run(_serve([Order(**order) for order in json.loads(line)], [int(number) for number in sys.argv[1:]]))
 
 
 if __name__ == "__main__":
-    die_with_parent(int(sys.argv[1]), signal.SIGKILL)
-    os.umask(0o077)
-    asyncio.run(_serve([Order(**order) for order in json.load(sys.stdin)]))
+    main()

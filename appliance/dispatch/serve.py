@@ -47,6 +47,8 @@ async def _stream(stream: Stream, response: Response, reply: Reply, record: Reco
         if frames:
             record.token()
             await reply.frames(frames)
+        if stream.failed:
+            break
     if last := stream.close():
         await reply.frames(last)
     await reply.end()

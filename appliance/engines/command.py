@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from appliance.config import Limits, LocalModel
+from appliance.config import LocalModel
 from appliance.weights.card import Card
+
+_MOST = 1024
+"""The engine's own bound on choices and logprobs: the highest that `limits` may be set to, without a restart."""
 
 _QUANTIZATION_FLAGS = {
     "none": [],
@@ -55,7 +58,7 @@ class Launch:
     writable: tuple[Path, ...]
 
 
-def launch(spec: Spec, limits: Limits, folder: Path, cache: Path, log: Path) -> Launch:
+def launch(spec: Spec, folder: Path, cache: Path, log: Path) -> Launch:
     """The command for `spec`. `folder` is private to this start and will hold the socket."""
     settings, card = spec.settings, spec.card
     batching, cache_settings = settings.batching, settings.kv_cache
@@ -74,7 +77,7 @@ def launch(spec: Spec, limits: Limits, folder: Path, cache: Path, log: Path) -> 
         "--scheduling-policy", batching.scheduling,
         "--kv-cache-dtype", cache_settings.type,
         "--tensor-parallel-size", str(settings.tensor_parallel),
-        "--max-logprobs", str(limits.logprobs),
+        "--max-logprobs", str(_MOST),
         "--generation-config", "vllm",
         "--disable-uvicorn-access-log",
         "--disable-fastapi-docs",
@@ -106,6 +109,8 @@ def launch(spec: Spec, limits: Limits, folder: Path, cache: Path, log: Path) -> 
         "XDG_CACHE_HOME": str(cache),
         "TMPDIR": "/tmp",  # noqa: S108 - the engine's own, inside its mount namespace
         "LANG": "C.UTF-8",
+        # where `make` puts a library of the engine's that the host lacks
+        "LD_LIBRARY_PATH": str(spec.python.parent.parent / "lib"),
         "VLLM_CACHE_ROOT": str(cache / "vllm"),
         "VLLM_CONFIG_ROOT": str(cache / "vllm-config"),
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
@@ -119,7 +124,7 @@ def launch(spec: Spec, limits: Limits, folder: Path, cache: Path, log: Path) -> 
         "VLLM_LOGGING_COLOR": "0",
         # --enforce-eager leaves out the sampler: the first request for logprobs would wait for a C++ compiler
         **({} if settings.compile else {"TORCHDYNAMO_DISABLE": "1"}),
-        "VLLM_MAX_N_SEQUENCES": str(limits.choices),
+        "VLLM_MAX_N_SEQUENCES": str(_MOST),
         # an idle connection is dropped by us, not by the engine in the moment that we use it
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "86400",
     }

@@ -152,13 +152,14 @@ class Engine:
     async def _own(self) -> None:
         delay = self._backoff
         while not self._end_asked.is_set():
-            launch = self._launch()
+            launch: Launch | None = None
             began = self._clock()
             try:
+                launch = self._launch()
                 await self._start(launch)
                 began = self._clock()
                 await self._watch()
-            except EngineFailed as failure:
+            except (EngineFailed, OSError) as failure:  # OSError: a full disk, a folder that is gone
                 self._become(State.FAILED, str(failure))
             finally:
                 await self._clear(launch)
@@ -274,7 +275,7 @@ class Engine:
             if self._clock() - moved_at > patience:
                 return
 
-    async def _clear(self, launch: Launch) -> None:
+    async def _clear(self, launch: Launch | None) -> None:
         """Leave nothing behind: no connection, no process, no socket."""
         upstream, self.upstream = self.upstream, None
         process, self.process = self.process, None
@@ -286,7 +287,8 @@ class Engine:
             await process.wait()
         if upstream is not None:
             upstream.close()
-        shutil.rmtree(launch.socket.parent, ignore_errors=True)
+        if launch is not None:
+            shutil.rmtree(launch.socket.parent, ignore_errors=True)
 
 
 def describe(engine: Engine) -> Iterator[tuple[str, object]]:

@@ -215,7 +215,7 @@ class Fleet:
         log = logs / f"engine-{spec.name.replace('/', '_')}.log"
         if log.exists():
             log.replace(log.with_suffix(".log.1"))
-        return command.launch(spec, self._config.settings.limits, folder, cache, log)
+        return command.launch(spec, folder, cache, log)
 
 
 def _words(served: Served) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from appliance.engines.upstream import Upstream
 
 _TAIL_BYTES = 64 * 1024
+_LAST_WORDS_BYTES = 4 * 2**20  # vLLM writes a long traceback for each request that its end takes along
 _STAGES = (
     ("Application startup complete", "answering its first request"),
     ("Starting vLLM server", "opening its socket"),
@@ -22,7 +23,10 @@ _STAGES = (
     ("non-default args", "reading the model's configuration"),
 )
 # the line that ends a traceback, not the `raise SomeError(` in the code that it shows
-_REASON = re.compile(r"(?:\w*(?:Error|Exception)(?::|$)|(?:Killed|out of memory)\b).*")
+_REASON = re.compile(r"\b(?:\w*(?:Error|Exception)(?::|$)|(?:Killed|out of memory)\b|\w+ proc \S+ died\b).*")
+_LONGEST_LINE = 2000
+_HARMLESS = re.compile(r"^(?:\([^)]*\)\s*)?(?:DEBUG|INFO|WARNING)\b")
+_CONSEQUENCES = ("initialization failed", "stack trace", "response already started", "RuntimeError: cancelled")
 _NOISE = re.compile(r"^\([^)]*\)\s*|^\w+ \d\d-\d\d \d\d:\d\d:\d\d \S+\s*")
 _COUNTERS = re.compile(
     r"^vllm:(num_requests_running|num_requests_waiting|generation_tokens_total|prompt_tokens_total"
@@ -64,11 +68,11 @@ def read_work(metrics: str) -> Work:
     return Work(tokens, idle=requests == 0)
 
 
-def tail(log: Path) -> str:
-    """The last 64 KiB of a log; empty when there is none yet."""
+def tail(log: Path, size: int = _TAIL_BYTES) -> str:
+    """The last `size` bytes of a log, 64 KiB; empty when there is none yet."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            file.seek(max(0, file.seek(0, 2) - size))
             return file.read().decode(errors="replace")
     except OSError:
         return ""
@@ -83,8 +87,10 @@ def stage(log: Path) -> str:
 
 def last_words(log: Path, status: int) -> str:
     """Why a process ended: its exit status and the last error in its log, in one line of at most 300 characters."""
-    reasons = [match.group(0) for line in tail(log).splitlines() if (match := _REASON.search(_NOISE.sub("", line)))]
-    # the first of the last burst tells the cause; "see stack trace above" tells nothing
-    telling = [reason for reason in reasons if "initialization failed" not in reason and "stack trace" not in reason]
+    tailed = (line[:_LONGEST_LINE] for line in tail(log, _LAST_WORDS_BYTES).splitlines())
+    lines = [line for line in tailed if not _HARMLESS.match(line)]
+    reasons = [match.group(0) for line in lines if (match := _REASON.search(_NOISE.sub("", line)))]
+    # the first of the last burst tells the cause; what only follows from it tells nothing
+    telling = [reason for reason in reasons if not any(known in reason for known in _CONSEQUENCES)]
     how = f"killed by signal {status - 128}" if status > 128 else f"exit status {status}"
     return f"the engine ended ({how}){': ' + telling[-1][:200] if telling else ''}; see {log}"

@@ -37,8 +37,7 @@ COVERED = ("/run", "/var", "/tmp", "/home", "/root", "/srv", "/mnt", "/media", "
 _NAMESPACES = (
     "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 and user.max_user_namespaces>0; "
     "Ubuntu 24.04: kernel.apparmor_restrict_unprivileged_userns=0 or an AppArmor profile with `userns,`; "
-    "Docker: --security-opt seccomp=unconfined --security-opt apparmor=unconfined, "
-    "or --cap-add SYS_ADMIN --cap-add NET_ADMIN"
+    "Docker: --security-opt seccomp=configs/container/seccomp.json (docs/deploy.md)"
 )
 _HOW = {
     "one thread": "call it before anything starts a thread (imports of native libraries may)",
@@ -48,7 +47,7 @@ _HOW = {
     "landlock scope": "needs Linux 6.12",
     "seccomp": "needs CONFIG_SECCOMP_FILTER",
     "hidden folders": "every path that stays readable or writable has to exist",
-    "fresh proc": "Docker: --security-opt systempaths=unconfined",
+    "fresh proc": "Docker: --security-opt systempaths=unconfined, and GPUs by CDI rather than the older runtime",
     "read-only files": "needs Linux 5.12",
 }
 

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from appliance.api.bodies.base import Body, Bound, Json, NonEmpty, Part, Text, ignored
-from appliance.api.bodies.openai import ACCOUNT, CACHE, FunctionName
+from appliance.api.bodies.base import ACCOUNT, CACHE, Body, Bound, FunctionName, Json, NonEmpty, Part, Text, ignored
 
 
 class TextBlock(Part):

@@ -8,7 +8,7 @@ What the engine hears is serialised from the parsed body, so an unknown key can'
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -22,6 +22,19 @@ NonEmpty = Annotated[str, StringConstraints(strict=True, min_length=1, max_lengt
 Json = dict[str, Any]
 """JSON that callers design themselves (schemas, arguments); `Body.check` bounds its depth and size."""
 
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Tokens = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Stop = (
+    Annotated[Text, Field(min_length=1, max_length=1024)] | list[Annotated[Text, Field(min_length=1, max_length=1024)]]
+)
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+CACHE = "Prefix caching is automatic; the engine needs no hint."
+ACCOUNT = "Belongs to the provider's own platform; keys and audit do it here."
+
 
 class Part(BaseModel):
     """A piece of a body. Unknown keys are refused, numbers and strings are not turned into each other."""
@@ -32,6 +45,13 @@ class Part(BaseModel):
 def ignored(why: str) -> Any:
     """A documented field that is accepted and not passed on; `why` is printed in docs/api.md."""
     return Field(default=None, exclude=True, description=why)
+
+
+def only_data_url(url: str) -> str:
+    """Media come inside the request: the appliance fetches nothing."""
+    if not url.startswith("data:"):
+        raise ValueError("only `data:` URLs are taken; the appliance fetches nothing from the network")
+    return url
 
 
 class Bound:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
+
+from appliance.config import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +31,18 @@ class WireLimits:
     """Open at once. As many again may be hearing that they are refused."""
     pipelined: int = 8
     """Requests waiting on one connection behind the one that is being answered."""
+
+    @classmethod
+    def of(cls, limits: Limits) -> Self:
+        """The configured limits that concern connections."""
+        return cls(
+            header_seconds=limits.header_seconds,
+            body_seconds=limits.body_seconds,
+            body_bytes_per_second=limits.body_bytes_per_second,
+            idle_seconds=limits.idle_seconds,
+            write_seconds=limits.write_seconds,
+            header_bytes=limits.header_bytes,
+            header_count=limits.header_count,
+            body_bytes=limits.body_bytes,
+            connections=limits.connections,
+        )

@@ -1,0 +1,72 @@
+"""Embeddings in OpenAI's form; rerank and score, which the field has agreed on beside them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from appliance.api.bodies.base import ACCOUNT, Body, Bound, Part, Text, Tokens, ignored, refuse
+
+TextOrTexts = (
+    Annotated[Text, Field(min_length=1)] | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1)]
+)
+
+
+class Embeddings(Body):
+    """POST /v1/embeddings."""
+
+    input: (
+        TextOrTexts
+        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+        | Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
+    )
+    dimensions: Tokens | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    user: Any = ignored(ACCOUNT)
+
+    def check(self, bound: Bound) -> None:
+        """Hold the number of texts to the limits."""
+        if isinstance(self.input, list) and not isinstance(self.input[0], int):
+            bound.most("input", len(self.input), bound.limits.inputs)
+
+
+class DocumentText(Part):
+    """A document as an object."""
+
+    text: Text
+
+
+class Rerank(Body):
+    """POST /v1/rerank."""
+
+    query: Annotated[Text, Field(min_length=1)]
+    documents: Annotated[list[Text | DocumentText], Field(min_length=1)]
+    top_n: Annotated[int, Field(ge=0)] | None = None
+    max_tokens_per_doc: Annotated[int, Field(ge=0)] | None = None
+    return_documents: Any = ignored("Documents always come back with their scores.")
+    rank_fields: Any = ignored("Only `text` is ranked.")
+
+    def check(self, bound: Bound) -> None:
+        """Hold the number of documents to the limits."""
+        bound.most("documents", len(self.documents), bound.limits.inputs)
+
+    def prepare(self, output_tokens: int | None) -> None:
+        """The engine takes documents as plain strings."""
+        self.documents = [item if isinstance(item, str) else item.text for item in self.documents]
+
+
+class Score(Body):
+    """POST /v1/score: how alike the texts of `text_1` and `text_2` are, pair by pair."""
+
+    text_1: TextOrTexts
+    text_2: TextOrTexts
+
+    def check(self, bound: Bound) -> None:
+        """Hold the number of texts to the limits, and pairs to be pairs."""
+        first = len(self.text_1) if isinstance(self.text_1, list) else 1
+        second = len(self.text_2) if isinstance(self.text_2, list) else 1
+        bound.most("text_1", first, bound.limits.inputs)
+        bound.most("text_2", second, bound.limits.inputs)
+        if first not in (1, second):
+            refuse("text_1", "text_1 must be one text, or as many as text_2")
