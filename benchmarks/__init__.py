@@ -1,0 +1,1 @@
+"""What the appliance costs and what it holds to, measured: see docs/benchmarks.md."""
