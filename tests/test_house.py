@@ -23,7 +23,7 @@ CONFIGS = sorted(path for path in ROOT.glob("configs/**/appliance*.yaml"))
 @pytest.mark.parametrize(
     "command",
     [["ruff", "format", "--check"], ["ruff", "check"], ["mypy"], ["lint-imports"]],
-    ids=lambda command: " ".join(command),
+    ids=" ".join,
 )
 def test_a_reviewer_would_find_nothing_that_a_tool_finds(command: list[str]) -> None:
     done = subprocess.run([TOOLS / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)

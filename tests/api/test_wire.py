@@ -238,8 +238,7 @@ MALFORMED = [
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n",
     CHUNKED + b"Content-Length: 5\r\n\r\n0\r\n\r\n" + SMUGGLED,
-    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-    + SMUGGLED,
+    b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
     b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: identity\r\n\r\nhello",
     CHUNKED + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     CHUNKED.replace(b": chunked", b": chunked, chunked") + b"\r\n0\r\n\r\n",
@@ -583,9 +582,7 @@ def test_a_client_that_takes_nothing_holds_back_only_itself_and_is_dropped(hasty
             begun = time.monotonic()
             assert answers(hasty.say(get("/a", "Connection: close")))[0][2] == b"/a"
             assert time.monotonic() - begun < 0.5
-            buffers = [
-                one.transport.get_write_buffer_size() for one in list(hasty.server.server_state.connections)
-            ]
+            buffers = [one.transport.get_write_buffer_size() for one in list(hasty.server.server_state.connections)]
             most = max([most, *buffers])
             if not any(buffers) and most:
                 hasty.app.release.set()
@@ -657,9 +654,7 @@ def test_stop_does_not_wait_for_ever() -> None:
 def certify(folder: Path, name: str) -> None:
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     command += ["-keyout", "new.key", "-out", "new.pem", "-days", "1", "-subj", f"/CN={name}"]
-    subprocess.run(
-        [*command, "-addext", "subjectAltName=IP:127.0.0.1"], cwd=folder, check=True, capture_output=True
-    )
+    subprocess.run([*command, "-addext", "subjectAltName=IP:127.0.0.1"], cwd=folder, check=True, capture_output=True)
     (folder / "new.pem").replace(folder / "tls.pem")
     (folder / "new.key").replace(folder / "tls.key")
 

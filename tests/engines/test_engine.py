@@ -1,0 +1,254 @@
+"""One engine's life, event by event, with processes and a clock that do what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from appliance.config import LocalModel
+from appliance.engines import engine as module
+from appliance.engines.command import Launch, Spec
+from appliance.engines.engine import Engine, State, describe
+from appliance.errors import EngineFailed, Loading, SealUnavailable
+from appliance.weights.card import Card
+from tests.fakes.process import Clock, Nursery, nursery
+
+CARD = Card.model_validate(
+    {
+        "title": "T", "description": "d", "task": "chat", "source": {"folder": "x"}, "licence": "MIT",
+        "quantization": "none", "context_length": 512, "languages": ["en"],
+        "hardware": {"devices": ["cpu"], "memory_gib": 1}, "intended_use": "tests",
+    }
+)  # fmt: skip
+
+
+async def until(what: Callable[[], Any], seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
+        while not what():  # noqa: ASYNC110 - states change in the engine's own task
+            await asyncio.sleep(0.005)
+
+
+class Bench:
+    """An engine with everything around it in a test's hand."""
+
+    def __init__(self, folder: Path, nursery: Nursery, **settings: Any) -> None:
+        self.folder, self.nursery, self.clock = folder, nursery, Clock()
+        self.broken: Exception | None = None
+        model = LocalModel.model_validate({"card": "t", "startup_seconds": 5, "stall_seconds": 0.3} | settings)
+        spec = Spec("chat", CARD, model, folder / "weights", folder / "python", "cpu", "f")
+        self.engine = Engine(spec, self.launch, nursery.spawn, backoff=0.01, clock=self.clock)
+        self.history: list[tuple[State, str | None]] = []
+        become = self.engine._become
+
+        def noted(state: State, reason: str | None = None) -> None:
+            self.history.append((state, reason))
+            become(state, reason)
+
+        self.engine._become = noted  # type: ignore[method-assign]
+
+    def launch(self) -> Launch:
+        if self.broken:
+            raise self.broken
+        number = len(self.nursery.spawned)
+        log = self.folder / "log"
+        return Launch(("python",), {}, self.folder / f"e{number}" / "s", log, (), ())
+
+    @property
+    def states(self) -> list[State]:
+        return [state for state, _ in self.history]
+
+
+@pytest.fixture
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(module, "_PROBE_EVERY", 0.01)
+    with TemporaryDirectory() as folder:
+        async with nursery() as started:
+            bench = Bench(Path(folder), started)
+            yield bench
+            started.answers = True
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(5):
+                    await bench.engine.drain(0)
+
+
+async def test_it_is_ready_when_it_has_answered_and_not_before(bench: Bench) -> None:
+    bench.nursery.answers = False
+    bench.engine.start()
+    await until(lambda: bench.nursery.spawned)
+    await asyncio.sleep(0.05)
+    assert bench.engine.state is State.STARTING
+    with pytest.raises(Loading) as refused:
+        bench.engine.lease()
+    assert refused.value.retry_after
+    bench.nursery.answers = True
+    await bench.engine.until_ready()
+    assert bench.states == [State.STARTING, State.READY]
+
+
+async def test_a_crash_is_visible_and_followed_by_a_restart(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    (bench.folder / "log").write_text("ValueError: out of luck\n")
+    bench.nursery.spawned[0].end(1)
+    await until(lambda: bench.states[-2:] == [State.STARTING, State.READY] and bench.engine.starts == 2)
+    assert bench.states == [State.STARTING, State.READY, State.FAILED, State.STARTING, State.READY]
+    assert "exit status 1): ValueError: out of luck" in (bench.history[2][1] or "")
+
+
+async def test_a_proper_exit_is_a_crash_too(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    bench.nursery.spawned[0].end(0)
+    await until(lambda: State.FAILED in bench.states)
+    assert "exit status 0" in (bench.history[2][1] or "")
+
+
+async def test_a_start_that_takes_too_long_has_failed(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    bench.nursery.answers = False
+    bench.engine.spec = Spec("chat", CARD, LocalModel(card="t", startup_seconds=0.05), Path(), Path(), "cpu", "f")
+    bench.engine.start()
+    with pytest.raises(EngineFailed, match="no answer within startup_seconds"):
+        await bench.engine.until_ready()
+    assert bench.nursery.spawned[0].signals == ["KILL"]
+    assert not bench.nursery.spawned[0].launch.socket.exists()
+
+
+@pytest.mark.parametrize("why", [SealUnavailable("no namespaces"), EngineFailed("the nursery has ended")])
+async def test_what_can_not_be_spawned_has_failed_for_a_visible_reason(bench: Bench, why: Exception) -> None:
+    bench.nursery.refuses = [why]
+    bench.engine.start()
+    await until(lambda: State.FAILED in bench.states)
+    assert bench.history[1] == (State.FAILED, str(why))
+    await until(lambda: bench.engine.state is State.READY)
+
+
+async def test_a_full_disk_is_a_failed_start_and_not_the_end_of_its_owner(bench: Bench) -> None:
+    bench.broken = OSError(28, "No space left on device")
+    bench.engine.start()
+    async with asyncio.timeout(2):
+        with pytest.raises(EngineFailed, match="No space left on device"):
+            await bench.engine.until_ready()
+    bench.broken = None
+    await until(lambda: bench.engine.state is State.READY)
+
+
+async def test_restarts_come_slower_and_slower_and_quick_again_after_a_steady_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    wait_for = asyncio.wait_for
+
+    async def noted(what: Any, delay: float) -> Any:
+        waits.append(delay)
+        return await wait_for(what, 0)
+
+    monkeypatch.setattr(asyncio, "wait_for", noted)
+    bench.nursery.refuses = [EngineFailed("no")] * 14
+    bench.engine.start()
+    await until(lambda: bench.engine.state is State.READY)
+    assert waits[:4] == [0.01, 0.02, 0.04, 0.08]
+    assert max(waits) == 60
+    bench.clock.now += 3600
+    bench.nursery.spawned[-1].end(1)
+    await until(lambda: bench.engine.starts == 16)
+    assert waits[-1] == 0.01
+
+
+async def test_a_stall_is_found_although_it_says_that_it_is_alive(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    bench.nursery.running = 1
+    bench.nursery.answers = False
+    for _ in range(40):
+        bench.clock.now += 0.05
+        await asyncio.sleep(0.02)
+        if State.FAILED in bench.states:
+            break
+    assert "stalled" in (bench.history[2][1] or "")
+    assert bench.nursery.spawned[0].signals == ["KILL"]
+
+
+async def test_moving_tokens_are_no_stall(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    bench.nursery.running = 1
+    for _ in range(30):
+        bench.clock.now += 0.05
+        bench.nursery.tokens += 1
+        await asyncio.sleep(0.02)
+    assert bench.states == [State.STARTING, State.READY]
+
+
+async def test_draining_waits_for_leases_and_takes_no_new_ones(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    lease = bench.engine.lease()
+    draining = asyncio.create_task(bench.engine.drain(60))
+    await until(lambda: bench.engine.state is State.DRAINING)
+    with pytest.raises(Loading):
+        bench.engine.lease()
+    await asyncio.sleep(0.05)
+    assert not draining.done()
+    assert not bench.nursery.spawned[0].signals
+    with lease:
+        pass
+    await draining
+    assert bench.engine.state is State.STOPPED
+    assert bench.nursery.spawned[0].signals == ["TERM"]
+    assert bench.engine.leases == 0
+
+
+async def test_draining_ends_with_its_time(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    bench.engine.lease()
+    bench.engine._clock = time.monotonic
+    async with asyncio.timeout(5):
+        await bench.engine.drain(0.05)
+    assert bench.engine.state is State.STOPPED
+
+
+async def test_draining_ends_with_the_process(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    bench.engine.lease()
+    draining = asyncio.create_task(bench.engine.drain(60))
+    await until(lambda: bench.engine.state is State.DRAINING)
+    bench.nursery.spawned[0].end(137)
+    async with asyncio.timeout(5):
+        await draining
+    assert bench.engine.starts == 1, "what is to go is not restarted"
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_it_can_be_ended_at_any_moment(bench: Bench, answers: bool) -> None:
+    bench.nursery.answers = answers
+    for moment in range(6):
+        engine = Engine(bench.engine.spec, bench.launch, bench.nursery.spawn, backoff=0.01)
+        engine.start()
+        for _ in range(moment):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            await engine.drain(0)
+        assert engine.state is State.STOPPED
+        assert engine.process is None
+        assert engine.upstream is None
+    assert all(process.ended.done() for process in bench.nursery.spawned)
+
+
+async def test_what_it_tells_of_itself(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    with bench.engine.lease():
+        told = dict(describe(bench.engine))
+    assert told == {
+        "state": "ready", "card": "t", "quantization": "none", "reason": None, "stage": None,
+        "starts": 1, "requests": 1, "pid": 1, "seal_missing": (),
+    }  # fmt: skip

@@ -1,0 +1,102 @@
+"""What the docs say is true: every command in them is run, or at least understood by the program it names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from appliance.__main__ import parser
+from tests.fakes.house import ROOT, House, Running
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+ELSEWHERE = {
+    "docker": "needs a Docker engine; the image is built and started by tests/deploy",
+    "podman": "needs Podman; the image is built and started by tests/deploy",
+    "buildah": "tests/deploy builds the image",
+    "systemctl": "needs a running systemd; tests/deploy verifies the unit",
+}
+
+
+def commands(page: Path) -> Iterator[str]:
+    """The lines of a page's `sh` blocks, continued lines joined, comments left out."""
+    for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if line.strip() and not line.strip().startswith("#"):
+                yield line.strip()
+
+
+ALL = [pytest.param(line, id=f"{page.stem}: {line[:60]}") for page in PAGES for line in commands(page)]
+
+
+@pytest.mark.parametrize("line", ALL)
+def test_every_command_is_understood(line: str) -> None:
+    words = [word for word in shlex.split(line, comments=True) if not re.fullmatch(r"[A-Z_]+=.*", word)]
+    match words:
+        case ["make", *targets]:
+            done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        case ["appliance" | ".venvs/gateway/bin/appliance", *rest]:
+            parser().parse_args(rest)
+        case [python, "-m", module, *_] if python.endswith("python"):
+            subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        case [".ci/run" | "pre-commit" | "export" | "curl" | "cd" | "git", *_]:
+            pass  # run by CI, or by the journey below
+        case [program, *_]:
+            assert program.removeprefix("sudo ") in ELSEWHERE, f"no test runs `{line}`"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_a_newcomer_can_swap_a_model_with_the_readmes_own_lines(
+    house: House, start: Callable[[House], Running]
+) -> None:
+    house.config = house.folder / "configs" / "appliance.yaml"
+    house.config.parent.mkdir()
+    house.settings |= {"state": "../state", "models_folder": "../models"}
+    house.settings["engines"]["environment"] = "../engine"
+    for card in ("smollm2-135m-int8", "smollm2-135m-bnb4"):
+        house.card(card)
+    house.serve("chat", "smollm2-135m-int8")
+    program = house.folder / ".venvs" / "gateway" / "bin" / "appliance"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m appliance "$@"\n')
+    program.chmod(0o755)
+    running = start(house).ready()
+    lines = [line for line in commands(ROOT / "README.md") if not line.startswith("make")]
+    assert lines[-1] == "appliance apply"
+    house.config.write_text(yaml.safe_dump(yaml.safe_load(house.config.read_text().replace("int8", "bnb4"))))
+
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+        cwd=house.folder,
+        env={"PATH": os.environ["PATH"], "HOME": str(house.folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert running.model()["card"] == "smollm2-135m-bnb4"
+    assert running.model()["state"] == "ready"
+
+
+def test_the_line_to_paste_works_as_pasted(house: House, start: Callable[[House], Running]) -> None:
+    house.card("tiny")
+    house.serve("chat", "tiny")
+    running = start(house).ready()
+    printed = running.printed("curl ")
+    line = printed[printed.index("curl ") :].split("\n\n")[0]
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert '"role":"assistant"' in done.stdout.replace(" ", ""), line + done.stdout + done.stderr
