@@ -46,9 +46,11 @@ Point an official SDK at the appliance and use it as ever:
 
 ```python
 from openai import OpenAI
+
 client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="sk-appliance-...")
 
 from anthropic import Anthropic
+
 client = Anthropic(base_url="http://127.0.0.1:8000", api_key="sk-appliance-...")
 ```
 

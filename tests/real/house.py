@@ -75,7 +75,9 @@ class Appliance:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run another command of the appliance's."""
-        return subprocess.run(self._command(*arguments), cwd=ROOT, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            self._command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=START, check=False
+        )
 
     def status(self) -> dict[str, Any]:
         """What `appliance status` shows."""
