@@ -38,6 +38,8 @@ class Spec:
     device: Literal["cpu", "cuda"]
     fingerprint: str
     """SHA-256 of the weights' manifest: other weights under the same name are another spec."""
+    cores: int = 1
+    """Cores to compute on when there is no GPU."""
 
     @property
     def context_length(self) -> int:
@@ -122,6 +124,10 @@ def launch(spec: Spec, folder: Path, cache: Path, log: Path) -> Launch:
         "DO_NOT_TRACK": "1",
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_LOGGING_COLOR": "0",
+        # vLLM would pin every engine to the same cores, where beside a busy one a second doesn't even start;
+        # and threads that spin for each other need a core each, or tokens come at a tenth of the speed
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(max(1, spec.cores // settings.tensor_parallel)),
         # --enforce-eager leaves out the sampler: the first request for logprobs would wait for a C++ compiler
         **({} if settings.compile else {"TORCHDYNAMO_DISABLE": "1"}),
         "VLLM_MAX_N_SEQUENCES": str(_MOST),

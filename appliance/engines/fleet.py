@@ -276,7 +276,14 @@ def spec(config: Config, name: str, model: LocalModel, on: Literal["cpu", "cuda"
     weights = folder / "weights"
     verify(weights)
     digest = hashlib.sha256((weights / "manifest.json").read_bytes()).hexdigest()
-    return Spec(name, card, model, weights, python, on, digest)
+    return Spec(name, card, model, weights, python, on, digest, spare_cores())
+
+
+def spare_cores() -> int:
+    """Physical cores that this process may use, less one for everything but a model's arithmetic; at least one."""
+    topology = Path("/sys/devices/system/cpu")
+    siblings = (topology / f"cpu{number}" / "topology" / "thread_siblings_list" for number in os.sched_getaffinity(0))
+    return max(1, len({file.read_text() if file.exists() else str(file) for file in siblings}) - 1)
 
 
 def check(config: Config) -> None:

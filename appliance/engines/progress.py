@@ -92,5 +92,7 @@ def last_words(log: Path, status: int) -> str:
     reasons = [match.group(0) for line in lines if (match := _REASON.search(_NOISE.sub("", line)))]
     # the first of the last burst tells the cause; what only follows from it tells nothing
     telling = [reason for reason in reasons if not any(known in reason for known in _CONSEQUENCES)]
+    # when a worker died, all that was said later follows from that
+    telling += [reason for reason in reasons if reason.startswith("Worker proc")]
     how = f"killed by signal {status - 128}" if status > 128 else f"exit status {status}"
     return f"the engine ended ({how}){': ' + telling[-1][:200] if telling else ''}; see {log}"
