@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance import __version__
-from appliance.errors import ApplianceError, Invalid, NotRunning, WeightsInvalid
+from appliance.errors import ApplianceError, ConfigInvalid, Invalid, NotRunning, Problem, WeightsInvalid
 
 OK, FAILED, WRONG_INPUT, NOT_RUNNING = 0, 1, 2, 3
 
@@ -89,6 +89,10 @@ def _apply(options: argparse.Namespace) -> int:
     from appliance.console import Progress
 
     loaded = config.load(options.config)
+    (status,) = control.ask(loaded.state, "GET", "/status")
+    if status["config"] != str(loaded.file):
+        what = f"the appliance on this state folder runs on {status['config']}; apply that, or restart it with this one"
+        raise ConfigInvalid(str(loaded.file), [Problem("", what)])
     show = Progress()
     for line in control.ask(loaded.state, "POST", "/apply"):
         if "progress" in line:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import ipaddress
 import logging
 import os
-import shutil
+import resource
 import signal
 import socket
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 
 import uvloop
 
-from appliance import __version__, console, control, observe
+from appliance import __version__, console, control, observe, state
 from appliance.accounts.keys import Keys
 from appliance.administration import Appliance
 from appliance.api import routes, wire
@@ -30,8 +29,6 @@ from appliance.engines.seal import seal_gateway
 from appliance.errors import ApplianceError, ConfigInvalid, Problem, SealUnavailable
 from appliance.pipeline import Pipeline
 
-_LONGEST_SOCKET_PATH = 107
-
 
 def serve(config: Config) -> int:
     """Run the appliance until SIGTERM or SIGINT; return the exit status.
@@ -39,7 +36,11 @@ def serve(config: Config) -> int:
     Raises `ApplianceError` for all that keeps it from starting.
     """
     settings = config.settings
-    lock = _claim(config)
+    # until there is an appliance to apply something to; a terminal that closes is told of later, too
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    lock = state.claim(config)
+    observe.log_to(config.state / "logs")
+    _make_room_for_connections(settings)
     show = console.Progress()
     show.say("checking model weights")
     wanted = specs(config, Machine.here())
@@ -94,9 +95,26 @@ async def _serve(
     server = wire.build_server(app, limits, certificate=certificate, drain_seconds=drain)
     controls = wire.build_server(control.build(appliance), limits, drain_seconds=1)
     loop = asyncio.get_running_loop()
+    on_terminal = sys.stdin is not None and sys.stdin.isatty()
+
+    def stop() -> None:
+        if appliance.stopping.is_set():  # asked twice: whoever asks doesn't want to wait
+            server.force_exit = True
+        appliance.stopping.set()
+
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, appliance.stopping.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_apply_on_signal(appliance)))
+        loop.add_signal_handler(signum, stop)
+    applying: set[asyncio.Task[None]] = set()
+
+    def hang_up() -> None:
+        if on_terminal:  # which has closed
+            stop()
+            return
+        task = loop.create_task(_apply_on_signal(appliance))
+        applying.add(task)
+        task.add_done_callback(applying.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     await appliance.fleet.start(wanted)
     serving = [
         asyncio.create_task(server.serve(sockets=[public])),
@@ -108,10 +126,11 @@ async def _serve(
     welcome.cancel()
     show.say("finishing the requests in flight")
     server.stop()
-    controls.stop()
-    await asyncio.wait(serving)
+    await asyncio.wait(serving[:1])
     show.say("stopping the engines")
     await appliance.fleet.stop(0)
+    controls.stop()  # last, so that `appliance status` can tell how far it is
+    await asyncio.wait(serving)
     appliance.access_log.close()
     show.done("stopped")
     return 0 if appliance.stopping.is_set() else 1
@@ -123,6 +142,8 @@ async def _apply_on_signal(appliance: Appliance) -> None:
         await appliance.apply(log.info)
     except ApplianceError as refusal:
         log.error("SIGHUP: nothing was changed: %s", refusal)
+    except Exception:
+        log.exception("SIGHUP: apply failed")
 
 
 async def _welcome(appliance: Appliance, show: console.Progress) -> None:
@@ -173,29 +194,17 @@ async def _require_engine_seal(nursery: Nursery, config: Config) -> None:
         raise SealUnavailable(f"a sealed process can't run here; see {config.state / 'logs' / 'seal.log'}")
 
 
-def _claim(config: Config) -> Any:
-    """Make the private state folder and hold its lock, so that two appliances don't share it."""
-    state = config.state
-    longest = state / "run" / "e9999" / "engine.sock"
-    if len(os.fsencode(longest)) > _LONGEST_SOCKET_PATH:
-        what = f"{state} is too long: the path of a Unix socket below it would be over {_LONGEST_SOCKET_PATH} bytes"
-        raise ConfigInvalid(str(config.file), [Problem("state", what)])
-    try:
-        for folder in (state, state / "run", state / "logs"):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state.chmod(0o700)
-        lock = (state / "lock").open("w")
-    except OSError as cause:
-        raise ConfigInvalid(str(config.file), [Problem("state", f"{state}: {cause.strerror}")]) from cause
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as cause:
-        what = f"{state} is in use by another appliance; stop it, or name another folder"
-        raise ConfigInvalid(str(config.file), [Problem("state", what)]) from cause
-    for leftover in (state / "run").iterdir():
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    observe.log_to(state / "logs")
-    return lock
+def _make_room_for_connections(settings: Settings) -> None:
+    """Raise the limit on open files to what the kernel grants; say so when that is too little."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    needed = 2 * settings.limits.connections + 64  # each has a connection to its engine beside it
+    if most < needed:
+        logging.getLogger("appliance").warning(
+            "limits.connections is %d, for which %d open files are needed; this process may open %d. "
+            "Raise the limit (ulimit -n, LimitNOFILE) or lower limits.connections.",
+            settings.limits.connections, needed, most,
+        )  # fmt: skip
 
 
 def _certificate(config: Config) -> wire.Certificate | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -37,8 +38,9 @@ class Progress:
         self._text = ""
 
     def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # a terminal that has closed is no reason to end otherwise than well
+            sys.stderr.write(text)
+            sys.stderr.flush()
 
 
 def welcome(address: str, key: str | None, model: str | None, missing: Sequence[str], keys_file: str) -> None:

@@ -150,7 +150,7 @@ class Nursery:
         """Start `command` sealed; returns once the seal holds and the command runs.
 
         Its environment is exactly `env`, its working directory /, its output appended to `log` (0600).
-        Of the folders in `seal.COVERED` it sees only `readable` and `writable`, and besides those
+        Of the folders that `seal.covered` names it sees only `readable` and `writable`, and besides those
         `command[0]` with the Python installation around it. Only `writable` paths can be written to;
         the folder of its socket belongs there. All paths in `command` have to be absolute.
 

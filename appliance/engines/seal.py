@@ -31,8 +31,10 @@ from typing import Any
 from appliance.engines import kernel
 from appliance.errors import SealUnavailable
 
-COVERED = ("/run", "/var", "/tmp", "/home", "/root", "/srv", "/mnt", "/media", "/dev/shm")  # noqa: S108 - hidden here, not written
-"""Folders that an engine sees empty, but for what it was promised."""
+SHOWN = frozenset(("bin", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "sys", "usr"))
+"""The folders at the root of the file system that an engine sees. All others are empty to it, but for what it was
+promised: wherever a site keeps its state, models and checkouts, a socket or a secret there is out of reach."""
+HIDDEN_INSIDE = ("/dev/shm", "/etc/appliance")  # noqa: S108 - hidden here, not written
 
 _NAMESPACES = (
     "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1 and user.max_user_namespaces>0; "
@@ -226,18 +228,19 @@ class EngineSeal:
         self.alone = apply("process namespace", lambda: kernel.unshare(kernel.CLONE_NEWPID))
 
     def close(self, readable: Iterable[Path], writable: Iterable[Path]) -> Seal:
-        """Hide COVERED but for the given paths, give up all privileges, filter system calls.
+        """Hide what `covered` names but for the given paths, give up all privileges, filter system calls.
 
         `readable` paths can be read, `writable` ones written too; all other files turn read-only.
         """
         apply = self._parts.apply
         written = {path.resolve() for path in writable}
         kept = written | {path.resolve() for path in readable}
+        hidden = covered()
         if apply("mount namespace", _new_mounts):
-            apply("hidden folders", lambda: _hide(kept))
+            apply("hidden folders", lambda: _hide(hidden, kept))
             apply("fresh proc", _fresh_proc)
             # After it, so that root can't have the kernel run a program outside (kernel.core_pattern).
-            apply("read-only files", lambda: _protect(written))
+            apply("read-only files", lambda: _protect(hidden, written))
         os.chdir("/")  # a working directory below a hidden folder would still reach into it
         apply("no new privileges", _no_new_privileges)
         apply("capabilities dropped", kernel.drop_capabilities)
@@ -273,15 +276,21 @@ def _new_mounts() -> None:
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
 
 
-def _hide(kept: set[Path]) -> None:
+def covered() -> list[Path]:
+    """The folders of this host that an engine sees empty."""
+    outer = [folder for folder in Path("/").iterdir() if folder.name not in SHOWN]
+    inner = map(Path, HIDDEN_INSIDE)
+    return [folder for folder in sorted([*outer, *inner]) if folder.is_dir() and not folder.is_symlink()]
+
+
+def _hide(hidden: list[Path], kept: set[Path]) -> None:
     # Sorted: an outer folder is bound before one inside it, which it would cover.
     handles = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in sorted(kept)]
     var_run = Path("/var/run")
     was_link = var_run.is_symlink()
-    for folder in map(Path, COVERED):
-        if folder.is_dir() and not folder.is_symlink():
-            mode = f"mode={stat.S_IMODE(folder.stat().st_mode):o}"
-            kernel.mount("tmpfs", str(folder), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, mode)
+    for folder in hidden:
+        mode = f"mode={stat.S_IMODE(folder.stat().st_mode):o}"
+        kernel.mount("tmpfs", str(folder), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, mode)
     if was_link:
         var_run.symlink_to("/run")
     for path, handle in handles:
@@ -294,9 +303,9 @@ def _hide(kept: set[Path]) -> None:
         os.close(handle)
 
 
-def _protect(writable: set[Path]) -> None:
+def _protect(hidden: list[Path], writable: set[Path]) -> None:
     kernel.make_read_only("/")
-    for path in {*map(Path, COVERED), *writable}:
+    for path in {*hidden, *writable}:
         if path.is_mount() or path in writable:
             kernel.make_writable(str(path))
 

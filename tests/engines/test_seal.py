@@ -171,6 +171,18 @@ def test_the_engine_sees_and_writes_only_what_it_was_promised(tmp_path: Path) ->
     assert log.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_engine_sees_no_folder_at_the_root_but_the_systems_own(tmp_path: Path) -> None:
+    checkout = Path(__file__).parents[2]
+    code = "import json, os, sys; print(json.dumps([os.path.exists(path) for path in sys.argv[1:]]))"
+    paths = [str(checkout / "README.md"), str(checkout / "models"), "/usr/bin/env"]
+    assert json.loads(subprocess.check_output([sys.executable, "-c", code, *paths])) == [True, True, True]
+    log = tmp_path / "log"
+    options = [f"--log={log}", *(f"--readable={path}" for path in PYTHON[:2])]  # without the checkout
+    command = program("keeper", *options, "--", sys.executable, "-c", code, *paths)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    assert json.loads(log.read_text()) == [False, False, True]
+
+
 GATEWAY = """
 import asyncio, json, os, socket, struct, sys
 from appliance.engines.seal import evidence, seal_gateway
