@@ -34,12 +34,18 @@ class Appliance:
     endpoints: Mapping[str, RemoteModel]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     base_url: str = ""
+    _applying: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def apply(self, tell: Tell) -> list[str]:
         """Read the config again and make it so; return what changed, in words.
 
-        Raises `ApplianceError` when anything about it is wrong: then nothing has changed.
+        Raises `ApplianceError` when anything about it is wrong: then nothing has changed. One at a time, from
+        the reading on: else the one that read an older file could be the last to take effect.
         """
+        async with self._applying:
+            return await self._apply(tell)
+
+    async def _apply(self, tell: Tell) -> list[str]:
         new = configuration.load(self.config.file)
         _refuse_what_needs_a_restart(self.config.settings, new.settings, self.endpoints, str(new.file))
         tell("the config is right; checking weights")

@@ -71,7 +71,7 @@ def serve(config: Config) -> int:
         metrics.watch(appliance)
         appliance.base_url = _base_url(public, tls=certificate is not None)
         await _require_engine_seal(nursery, config)
-        return await _serve(appliance, wanted, public, local, certificate, show)
+        return await _serve(appliance, wanted, public, local, certificate, (nursery, endpoints), show)
 
     try:
         return uvloop.run(run())
@@ -86,6 +86,7 @@ async def _serve(
     public: socket.socket,
     local: socket.socket,
     certificate: wire.Certificate | None,
+    helpers: tuple[Nursery, Endpoints],
     show: console.Progress,
 ) -> int:
     settings = appliance.config.settings
@@ -122,7 +123,18 @@ async def _serve(
     ]
     welcome = asyncio.create_task(_welcome(appliance, show))
     stopped = asyncio.create_task(appliance.stopping.wait())
-    await asyncio.wait({stopped, *serving}, return_when=asyncio.FIRST_COMPLETED)
+    # sealed, it can't start them again; whatever started the appliance can
+    nursery, endpoints = helpers
+    lost = {
+        asyncio.create_task(nursery.ended()): "the process that starts engines has ended",
+        asyncio.create_task(endpoints.ended()): "the process that reaches endpoints has ended",
+    }
+    await asyncio.wait({stopped, *serving, *lost}, return_when=asyncio.FIRST_COMPLETED)
+    for task, what in lost.items():
+        if task.done():
+            logging.getLogger("appliance").error("%s; the appliance has to be started again", what)
+        task.cancel()
+    await asyncio.gather(*lost, return_exceptions=True)
     welcome.cancel()
     show.say("finishing the requests in flight")
     server.stop()

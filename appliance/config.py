@@ -181,12 +181,25 @@ class LocalModel(Section):
     )
 
 
-def _may_be_private(host: str) -> bool:
-    # where a name leads is looked at with every connection, by the outlet
+# A list of our own: `is_private` of Python's holds link-local addresses too, among them the one at which clouds
+# tell machines their credentials, and 0.0.0.0, which is another way to say this very host.
+_PRIVATE = [
+    ipaddress.ip_network(network)
+    for network in (
+        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1/128"
+    )
+]  # fmt: skip
+
+
+def may_be_private(host: str) -> bool:
+    """Whether an address is one of the house, or a name might lead to one: that shows only when it is looked up."""
     try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_private
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return True
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return any(address in network for network in _PRIVATE)
 
 
 class RemoteModel(Section):
@@ -213,7 +226,7 @@ class RemoteModel(Section):
                 raise ValueError("endpoint: a unix socket needs an absolute path, `unix:/path/to.sock`")
         elif parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("endpoint must start with https://, http:// or unix:/")
-        elif not _may_be_private(parts.hostname):
+        elif not may_be_private(parts.hostname):
             raise ValueError("endpoint must be a private address, or a name that leads to one")
         try:
             _ = parts.port

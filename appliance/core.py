@@ -46,6 +46,7 @@ class Request:
     """A checked request. `payload` is JSON built from known fields only, and never the caller's own bytes."""
 
     id: str
+    """As in the logs: the caller's own where it is surely no name, else ours or a hash."""
     caller: Caller
     operation: Operation
     model: str

@@ -24,7 +24,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from appliance.core import Request, Usage
+from appliance.core import Caller, Request, Usage
+from appliance.errors import Refused
 
 _LOG_BYTES = 64 * 2**20
 _FLUSH_SECONDS = 0.5
@@ -103,7 +104,7 @@ class Metrics:
             "appliance_requests", "Requests by outcome.", ["model", "operation", "outcome"], registry=self.registry
         )
         self.refusals = Counter(
-            "appliance_refusals", "Requests refused before a model was asked.", ["code"], registry=self.registry
+            "appliance_refusals", "Requests that got an error instead of an answer.", ["code"], registry=self.registry
         )
         self.seconds = Histogram(
             "appliance_request_seconds",
@@ -121,13 +122,12 @@ class Metrics:
             buckets=_FAST, registry=self.registry,
         )  # fmt: skip
         self.tokens = Counter("appliance_tokens", "Tokens.", ["model", "kind"], registry=self.registry)
+        # looking labels up took longer than counting; models and operations are few, so all are kept
+        self._labelled: dict[tuple[str, str], _Labelled] = {}
 
     def watch(self, observed: Observed) -> None:
         """Show the states of `observed` with each scrape."""
         self.registry.register(_EngineCollector(observed))
-
-        # looking labels up took longer than counting; models and operations are few, so all are kept
-        self._labelled: dict[tuple[str, str], _Labelled] = {}
 
     def open(self, request: Request) -> Record:
         """Begin to measure a request."""
@@ -179,25 +179,40 @@ class AccessLog:
         """Note how a request went."""
         now = time.perf_counter()
         request = record.request
+        self._add(
+            {
+                "time": round(time.time(), 3),
+                "request": request.id,
+                "key": request.caller.key_id,
+                "model": request.model,
+                "operation": request.operation.name,
+                "outcome": record.outcome,
+                "status": record.status,
+                "prompt_tokens": record.usage.prompt_tokens,
+                "completion_tokens": record.usage.completion_tokens,
+                "first_token_ms": round((record.first - record.began) * 1000, 1) if record.first else None,
+                "total_ms": round((now - record.began) * 1000, 1),
+            }
+        )
+
+    def refused(self, id_: str, caller: Caller | None, operation: str | None, refusal: Refused) -> None:
+        """Note a request that was refused before it was known to be one for a model."""
+        self._add(
+            {
+                "time": round(time.time(), 3),
+                "request": id_,
+                "key": caller.key_id if caller is not None else None,
+                "operation": operation,
+                "outcome": "refused",
+                "status": refusal.status,
+                "code": refusal.code,
+            }
+        )
+
+    def _add(self, line: dict[str, object]) -> None:
         if not self._lines:
             asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
-        self._lines.append(
-            json.dumps(
-                {
-                    "time": round(time.time(), 3),
-                    "request": request.id,
-                    "key": request.caller.key_id,
-                    "model": request.model,
-                    "operation": request.operation.name,
-                    "outcome": record.outcome,
-                    "status": record.status,
-                    "prompt_tokens": record.usage.prompt_tokens,
-                    "completion_tokens": record.usage.completion_tokens,
-                    "first_token_ms": round((record.first - record.began) * 1000, 1) if record.first else None,
-                    "total_ms": round((now - record.began) * 1000, 1),
-                }
-            )
-        )
+        self._lines.append(json.dumps(line))
 
     def flush(self) -> None:
         """Write the lines that wait."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from appliance.core import Reply, Request
+from appliance.core import Caller, Reply, Request
 from appliance.dispatch.choose import choose
 from appliance.dispatch.serve import serve
 from appliance.engines.fleet import Fleet
@@ -40,3 +40,7 @@ class Pipeline:
         finally:
             self._metrics.settle(record)
             self._access_log.write(record)
+
+    def refused(self, id_: str, caller: Caller | None, operation: str | None, refusal: Refused) -> None:
+        """Note in the access log a request that was refused before `run`."""
+        self._access_log.refused(id_, caller, operation, refusal)

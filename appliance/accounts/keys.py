@@ -14,25 +14,35 @@ import time
 from pathlib import Path
 
 from appliance.core import Caller
-from appliance.errors import Unauthenticated
+from appliance.errors import Invalid, Problem, Unauthenticated
 
 PREFIX = "sk-appliance-"
 _LONGEST = 256
+_PEPPER_BYTES = 32
 
 
 class Keys:
     """The keys that open the appliance, kept in two files: `pepper` and `keys.json`, both mode 0600."""
 
     def __init__(self, folder: Path) -> None:
-        """Open or create the store in `folder` (which has to be private)."""
+        """Open or create the store in `folder` (which has to be private).
+
+        Raises `Invalid` when one of the files is broken, or only `keys.json` is there.
+        """
         self._file = folder / "keys.json"
         pepper = folder / "pepper"
         if not pepper.exists():
-            _write(pepper, secrets.token_bytes(32))
+            if self._file.exists():  # a new pepper would lock all callers out without a word
+                raise _broken(pepper, "is missing, and without it no key in keys.json opens")
+            _write(pepper, secrets.token_bytes(_PEPPER_BYTES))
         self._pepper = pepper.read_bytes()
-        records = json.loads(self._file.read_text()) if self._file.exists() else []
-        self._records: list[dict[str, str]] = records
-        self._callers = {bytes.fromhex(record["digest"]): Caller(record["id"]) for record in records}
+        if len(self._pepper) != _PEPPER_BYTES:
+            raise _broken(pepper, f"has to be {_PEPPER_BYTES} bytes; it has {len(self._pepper)}")
+        try:
+            self._records: list[dict[str, str]] = json.loads(self._file.read_text()) if self._file.exists() else []
+            self._callers = {bytes.fromhex(record["digest"]): Caller(record["id"]) for record in self._records}
+        except (ValueError, LookupError, TypeError) as cause:
+            raise _broken(self._file, "can't be read as a list of keys") from cause
         self._fleeting: dict[bytes, float] = {}
 
     @property
@@ -74,6 +84,11 @@ class Keys:
 
     def _digest(self, key: str) -> bytes:
         return hmac.digest(self._pepper, key.encode("utf-8", "surrogateescape"), "sha256")
+
+
+def _broken(file: Path, what: str) -> Invalid:
+    way_out = "restore it from a backup, or delete pepper and keys.json both: a new key is then shown at the next start"
+    return Invalid(str(file), [Problem("", f"{what}; {way_out}")])
 
 
 def _write(path: Path, content: bytes) -> None:

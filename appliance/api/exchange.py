@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import re
 import secrets
@@ -23,6 +24,7 @@ from appliance.observe import Metrics
 from appliance.pipeline import Pipeline
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_MACHINE_MADE = re.compile(r"(?:[a-z]{1,12}[_-])?[0-9A-Fa-f-]{20,64}")
 _STREAM_HEAD = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -52,11 +54,26 @@ class House:
 
 
 def request_id(scope: Scope) -> str:
-    """The caller's `x-request-id` where it is a sensible one, else a new one."""
+    """The caller's `x-request-id` where it is a sensible one, else a new one. The same for each call with a scope."""
+    known: str | None = scope.get("request_id")
+    if known is not None:
+        return known
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
     return f"req_{secrets.token_hex(12)}"
+
+
+def logged(id_: str) -> str:
+    """A request's id as it may stand in logs.
+
+    Ids that machines make (UUIDs, trace ids, ours) stand as they are, so that both sides find a request by
+    the same word. Any other may be somebody's name, so only a hash stands there: who has the id finds the
+    line with `printf %s ID | sha256sum`, who has the log does not learn the id.
+    """
+    if _MACHINE_MADE.fullmatch(id_):
+        return id_
+    return f"sha256_{hashlib.sha256(id_.encode()).hexdigest()[:16]}"
 
 
 def authenticate(scope: Scope, keys: Keys) -> Caller:
@@ -158,13 +175,16 @@ class Exchange(Response):
         id_ = request_id(scope)
         reply = HttpReply(send, id_, self._operation.dialect)
         house = self._house
+        caller = request = None
         try:
             caller = authenticate(scope, house.keys)
             raw = await read_body(receive, house.limits.body_bytes)
-            request = self._request(id_, caller, raw)
+            request = self._request(logged(id_), caller, raw)
             await while_listened_to(receive, house.pipeline.run(request, reply))
         except Refused as refusal:
             house.metrics.refusals.labels(refusal.code or "other").inc()
+            if request is None:  # else the pipeline has written its line
+                house.pipeline.refused(logged(id_), caller, self._operation.name, refusal)
             await reply.refuse(refusal)
         except CallerGone:
             pass
@@ -174,7 +194,7 @@ class Exchange(Response):
             while trace is not None and trace.tb_next is not None:
                 trace = trace.tb_next
             where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-            logging.getLogger("appliance.api").error("request %s: %s at %s", id_, type(bug).__name__, where)
+            logging.getLogger("appliance.api").error("request %s: %s at %s", logged(id_), type(bug).__name__, where)
             await reply.refuse(Failed("the appliance failed; the log has more under this request's id"))
 
     def _request(self, id_: str, caller: Caller, raw: bytes) -> Request:

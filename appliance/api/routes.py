@@ -12,12 +12,12 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from appliance.api import envelope
 from appliance.api.bodies import anthropic, chat, embeddings, responses
 from appliance.api.bodies.base import Body
-from appliance.api.exchange import Exchange, Failed, House, authenticate, request_id
+from appliance.api.exchange import Exchange, Failed, House, authenticate, logged, request_id
 from appliance.core import Dialect, Operation, Task
 from appliance.engines.engine import State
 from appliance.errors import MethodNotAllowed, NotFound, Refused
@@ -97,7 +97,19 @@ class Door(FastAPI):
             if exchange is not None:
                 await exchange(scope, receive, send)
                 return
+        if scope["type"] == "http":
+            scope["request_id"] = request_id(scope)
+            send = _with_id(scope["request_id"].encode(), send)
         await super().__call__(scope, receive, send)
+
+
+def _with_id(id_: bytes, send: Send) -> Send:
+    async def tagged(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"x-request-id", id_)]
+        await send(message)
+
+    return tagged
 
 
 def build(house: House, version: str) -> Door:
@@ -115,7 +127,7 @@ def build(house: House, version: str) -> Door:
     _add_models(app, house)
     _add_health(app, house)
     _add_docs(app)
-    _add_errors(app)
+    _add_errors(app, house)
     return app
 
 
@@ -235,11 +247,13 @@ def _add_docs(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, house: House) -> None:
     def answer(request: Request, refusal: Refused, headers: dict[str, str] | None = None) -> Response:
         id_ = request_id(request.scope)
+        house.metrics.refusals.labels(refusal.code or "other").inc()
+        house.pipeline.refused(logged(id_), None, None, refusal)
         body = envelope.whole(refusal, envelope.dialect_of(request.url.path), id_)
-        return Response(body, refusal.status, {"x-request-id": id_, **(headers or {})}, media_type="application/json")
+        return Response(body, refusal.status, headers, media_type="application/json")
 
     @app.exception_handler(Refused)
     async def refused(request: Request, refusal: Refused) -> Response:
@@ -257,5 +271,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def bug(request: Request, why: Exception) -> Response:
-        logging.getLogger("appliance.api").error("%s %s: %s", request.method, request.url.path, type(why).__name__)
+        # not the path: a caller can write into it
+        id_ = logged(request_id(request.scope))
+        logging.getLogger("appliance.api").error("request %s: %s", id_, type(why).__name__)
         return answer(request, Failed("the appliance failed; its log has more"))

@@ -12,7 +12,6 @@ someone points elsewhere leads nowhere. It isn't started when no endpoint is con
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
 import socket
@@ -23,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from appliance.config import RemoteModel
+from appliance.config import RemoteModel, may_be_private
 
 _CONNECT_SECONDS = 10.0
 _CHUNK = 64 * 1024
@@ -84,7 +83,7 @@ async def private_addresses(host: str, port: int) -> list[str]:
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = [str(entry[4][0]) for entry in found]
     for address in addresses:
-        if not ipaddress.ip_address(address.partition("%")[0]).is_private:
+        if not may_be_private(address):
             raise PermissionError(f"{host} is {address}, which is not a private address")
     return addresses
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from appliance.core import Reply, Request
+from appliance.core import Dialect, Reply, Request
 from appliance.dispatch.stream import Stream, note_usage
 from appliance.engines.fleet import Served
 from appliance.engines.upstream import Response
@@ -15,6 +15,8 @@ from appliance.observe import Record
 _TOO_LONG = re.compile(r"context length|maximum context|maximum model length|input length|too long", re.IGNORECASE)
 _ABORTED = re.compile(rb'"finish_reason"\s*:\s*"(?:abort|error)"')
 _JSON = json.JSONDecoder()
+_MOST_BYTES = 256 * 2**20
+_MOST_ERROR_BYTES = 2**20
 
 
 async def serve(request: Request, served: Served, reply: Reply, record: Record) -> None:
@@ -30,11 +32,11 @@ async def serve(request: Request, served: Served, reply: Reply, record: Record) 
         response = await upstream.post(request.operation.path, request.payload)
         try:
             if response.status != 200:
-                raise refusal(response.status, await response.whole(), request)
+                raise refusal(response.status, await _read(response, _MOST_ERROR_BYTES), request)
             if request.stream:
                 await _stream(Stream(request, rename), response, reply, record)
             else:
-                await _whole(response, reply, record, rename)
+                await _whole(request, response, reply, record, rename)
         finally:
             response.close()
 
@@ -42,22 +44,41 @@ async def serve(request: Request, served: Served, reply: Reply, record: Record) 
 async def _stream(stream: Stream, response: Response, reply: Reply, record: Record) -> None:
     record.usage = stream.usage
     await reply.begin()
-    while data := await response.read():
-        frames = stream.feed(data)
-        if frames:
-            record.token()
-            await reply.frames(frames)
-        if stream.failed:
-            break
+    try:
+        while data := await response.read():
+            frames = stream.feed(data)
+            if frames:
+                record.token()
+                await reply.frames(frames)
+            if stream.failed:
+                break
+    finally:
+        stream.settle()
     if last := stream.close():
         await reply.frames(last)
     await reply.end()
 
 
-async def _whole(response: Response, reply: Reply, record: Record, rename: tuple[bytes, bytes] | None) -> None:
-    body = await response.whole()
+async def _read(response: Response, most: int) -> bytes:
+    parts, size = [], 0
+    while data := await response.read():
+        parts.append(data)
+        size += len(data)
+        if size > most:
+            raise UpstreamFailed("the engine sent an endless answer", code="engine_failed")
+    return b"".join(parts)
+
+
+async def _whole(
+    request: Request, response: Response, reply: Reply, record: Record, rename: tuple[bytes, bytes] | None
+) -> None:
+    body = await _read(response, _MOST_BYTES)
     if not body[:64].lstrip().startswith(b"{"):  # an endpoint's proxy may answer 200 with a page
         raise UpstreamFailed("the engine answered what is no JSON; try again", code="engine_failed")
+    if request.operation.dialect is not Dialect.CHAT_COMPLETIONS:
+        await reply.whole(_parsed(body, request, record, rename))
+        return
+    # in this dialect all that a caller or a model wrote stands in strings, so nothing of it can pass for a mark
     if _ABORTED.search(body):
         raise UpstreamFailed("the engine failed while answering; try again", code="engine_failed")
     if rename is not None:
@@ -71,6 +92,20 @@ async def _whole(response: Response, reply: Reply, record: Record, rename: tuple
             usage = None
         note_usage({"usage": usage}, record.usage)
     await reply.whole(body)
+
+
+def _parsed(body: bytes, request: Request, record: Record, rename: tuple[bytes, bytes] | None) -> bytes:
+    """Look at a message or a response. They hold JSON of callers and models as it is, so marks prove nothing there."""
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        raise UpstreamFailed("the engine answered what is no JSON; try again", code="engine_failed") from None
+    if answer.get("status") == "failed" or answer.get("type") == "error":
+        raise UpstreamFailed("the engine failed while answering; try again", code="engine_failed")
+    note_usage(answer, record.usage)
+    if rename is None or answer.get("model") != json.loads(rename[0]):
+        return body
+    return json.dumps(answer | {"model": request.model}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def refusal(status: int, body: bytes, request: Request) -> Refused:

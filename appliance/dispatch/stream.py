@@ -16,6 +16,8 @@ from appliance.errors import UpstreamFailed
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"(?!abort"|error")')
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _ERROR = re.compile(rb'(?:^|\n)(?:event: error\n|event: response\.failed\n|data:\s*\{"error"\s*:)')
+_CONTENT = {Dialect.RESPONSES: b".delta\n", Dialect.MESSAGES: b"event: content_block_delta\n"}
+"""What stands once in each event that carries tokens; a JSON string holds no line end, so no text can fake it."""
 _DONE = re.compile(rb"(?:^|(?<=\n\n))data: ?\[DONE\]\n\n")
 _MAX_FRAME = 8 * 2**20
 _FINAL = {
@@ -27,7 +29,18 @@ _FINAL = {
 class Stream:
     """One answer on its way through; holds at most one unfinished frame."""
 
-    __slots__ = ("_choices", "_dialect", "_finished", "_held", "_rename", "_usage_wanted", "failed", "usage")
+    __slots__ = (
+        "_choices",
+        "_content",
+        "_dialect",
+        "_finished",
+        "_held",
+        "_rename",
+        "_tokens",
+        "_usage_wanted",
+        "failed",
+        "usage",
+    )
 
     def __init__(self, request: Request, rename: tuple[bytes, bytes] | None = None) -> None:
         """`rename`: the engine's own model name and the public one to show instead, as JSON strings."""
@@ -36,7 +49,9 @@ class Stream:
         self._usage_wanted = request.usage_wanted
         self._rename = rename
         self._held = b""
-        self._finished = 0
+        self._finished: set[int] = set()
+        self._content = _CONTENT.get(self._dialect)
+        self._tokens = 0
         self.usage = Usage()
         self.failed = False
 
@@ -64,12 +79,17 @@ class Stream:
         if (b"error" in data or b"failed" in data) and (error := _ERROR.search(data)):
             self.failed = True
             data = data[: data.rfind(b"\n\n", 0, error.start() + 1) + 2] if error.start() else b""
-        if self._dialect is Dialect.CHAT_COMPLETIONS:
-            self._finished += len(_FINISH.findall(data))
-        elif _FINAL[self._dialect].search(data):
-            self._finished = self._choices
         if b"[DONE]" in data:
             data = _DONE.sub(b"", data)
+        if self._content is None:
+            # not each event is a token for sure: the first of a choice tells the role, the last may only end it
+            self._tokens += data.count(b"\n\n") - data.count(b'"role":')
+            if _FINISH.search(data):
+                self._note_finished(data)
+        else:
+            self._tokens += data.count(self._content)
+            if _FINAL[self._dialect].search(data):
+                self._finished.update(range(self._choices))
         if _USAGE.search(data):
             data = self._note_usage(data)
         if self._rename is not None:
@@ -82,9 +102,26 @@ class Stream:
 
         Raises `UpstreamFailed` when the answer was not finished.
         """
-        if self.failed or self._held or self._finished < self._choices:
+        if self.failed or self._held or len(self._finished) < self._choices:
             raise UpstreamFailed("the engine broke off its answer; try again", code="engine_failed")
         return b"data: [DONE]\n\n" if self._dialect is Dialect.CHAT_COMPLETIONS else b""
+
+    def settle(self) -> None:
+        """However the stream ended: where no event told all tokens, count those that passed for sure."""
+        told_all = self.usage.completion_tokens and len(self._finished) >= self._choices
+        if not told_all:
+            self.usage.completion_tokens = max(self.usage.completion_tokens, self._tokens)
+
+    def _note_finished(self, data: bytes) -> None:
+        for frame in data.split(b"\n\n"):
+            if not _FINISH.search(frame):
+                continue
+            self._tokens -= 1
+            try:
+                choices = json.loads(frame[frame.index(b"data:") + 5 :])["choices"]
+                self._finished.update(choice["index"] for choice in choices if _ends(choice["finish_reason"]))
+            except (ValueError, LookupError, TypeError):  # an endpoint is not ours: what is no choice ends none
+                continue
 
     def _note_usage(self, data: bytes) -> bytes:
         frames = data.split(b"\n\n")[:-1]
@@ -98,8 +135,13 @@ class Stream:
         if not isinstance(event, dict):
             return True
         note_usage(event, self.usage)
+        self._tokens -= self._dialect is Dialect.CHAT_COMPLETIONS
         ours = self._dialect is Dialect.CHAT_COMPLETIONS and event.get("choices") == [] and not self._usage_wanted
         return not ours
+
+
+def _ends(reason: object) -> bool:
+    return isinstance(reason, str) and reason not in ("abort", "error")
 
 
 def note_usage(answer: object, usage: Usage) -> None:

@@ -20,12 +20,13 @@ from appliance.engines import progress
 from appliance.engines.command import Launch, Spec
 from appliance.engines.process import EngineProcess
 from appliance.engines.upstream import Upstream
-from appliance.errors import EngineFailed, Loading, SealUnavailable, UpstreamFailed
+from appliance.errors import ApplianceError, EngineFailed, Loading, UpstreamFailed
 
 _PROBE_EVERY = 0.25
 _PROBE_PATIENCE = 120.0
 _STEADY_SECONDS = 60.0
 _LONGEST_BACKOFF = 60.0
+_MOST_DOUBLINGS = 60  # far over the longest backoff, far below a float's end
 
 
 class State(StrEnum):
@@ -63,14 +64,18 @@ class Engine:
     def __init__(
         self,
         spec: Spec,
-        launch: Callable[[], Launch],
+        launch: Callable[[], Awaitable[Launch]],
         spawn: Spawn,
         *,
         backoff: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`launch` makes the command for the next start; `backoff` is the first wait after a crash, in seconds."""
+        """`launch` checks the weights and makes the command for the next start.
+
+        `backoff` is the first wait after a crash, in seconds; as an attribute it may be changed at any time.
+        """
         self.spec = spec
+        self.backoff = backoff
         self.state = State.STOPPED
         self.reason: str | None = None
         """Why it failed, in a line for the administrator."""
@@ -82,7 +87,6 @@ class Engine:
         self.upstream: Upstream | None = None
         self._launch = launch
         self._spawn = spawn
-        self._backoff = backoff
         self._clock = clock
         self._log = logging.getLogger("appliance.engines")
         self._leases = 0
@@ -150,37 +154,49 @@ class Engine:
             self._log.info("engine %s: %s", self.spec.name, stage)
 
     async def _own(self) -> None:
-        delay = self._backoff
+        failures = 0
         while not self._end_asked.is_set():
             launch: Launch | None = None
             began = self._clock()
             try:
-                launch = self._launch()
-                await self._start(launch)
-                began = self._clock()
-                await self._watch()
-            except (EngineFailed, OSError) as failure:  # OSError: a full disk, a folder that is gone
+                self.starts += 1
+                self.stage = "checking weights"
+                self._become(State.STARTING)
+                if (launch := await self._command()) is not None:
+                    began = self._clock()
+                    await self._start(launch)
+                    began = self._clock()
+                    await self._watch()
+            except (ApplianceError, OSError) as failure:  # OSError: a full disk, a folder that is gone
                 self._become(State.FAILED, str(failure))
             finally:
                 await self._clear(launch)
             if self._clock() - began > _STEADY_SECONDS:
-                delay = self._backoff
+                failures = 0
             if not self._end_asked.is_set():
+                delay = min(self.backoff * 2.0 ** min(failures, _MOST_DOUBLINGS), _LONGEST_BACKOFF)
+                failures += 1
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._end_asked.wait(), delay)
-                delay = min(delay * 2, _LONGEST_BACKOFF)
         self._become(State.STOPPED)
 
-    async def _start(self, launch: Launch) -> None:
-        """Spawn the process and wait for its first token. Raises `EngineFailed`, or returns when told to end."""
-        self.starts += 1
-        self.stage = "starting"
-        self._become(State.STARTING)
-        launch.socket.unlink(missing_ok=True)
+    async def _command(self) -> Launch | None:
+        """The command for the next start; None when told to end before all weights were read."""
+        launching = asyncio.ensure_future(self._launch())
+        ended = asyncio.create_task(self._end_asked.wait())
         try:
-            self.process = await self._spawn(launch)
-        except SealUnavailable as cause:
-            raise EngineFailed(str(cause)) from cause
+            await asyncio.wait({launching, ended}, return_when=asyncio.FIRST_COMPLETED)
+            return launching.result() if launching.done() else None
+        finally:
+            for each in (launching, ended):
+                each.cancel()
+            await asyncio.gather(launching, ended, return_exceptions=True)
+
+    async def _start(self, launch: Launch) -> None:
+        """Spawn the process and wait for its first token. Raises `ApplianceError`, or returns when told to end."""
+        self.stage = "starting"
+        launch.socket.unlink(missing_ok=True)
+        self.process = await self._spawn(launch)
         upstream = Upstream(launch.socket)
         answered = asyncio.create_task(self._first_answer(upstream, launch))
         if await self._first(answered, self.spec.settings.startup_seconds) is answered:
@@ -237,7 +253,7 @@ class Engine:
             return
         control = Upstream(Path(self.upstream.socket))
         try:
-            stalled = asyncio.create_task(self._until_stalled(self.upstream, control))
+            stalled = asyncio.create_task(self._until_stalled(control))
             if await self._first(stalled, None) is stalled:
                 raise EngineFailed(
                     f"no token moved for {self.spec.settings.stall_seconds:g} s though there was work (stalled)"
@@ -258,15 +274,16 @@ class Engine:
             waited.cancel()
         died.cancel()
 
-    async def _until_stalled(self, upstream: Upstream, control: Upstream) -> None:
-        """Return when there was work but nothing moved for `stall_seconds`."""
+    async def _until_stalled(self, control: Upstream) -> None:
+        """Return when there was work but no token moved for `stall_seconds`.
+
+        Only the engine's own counters tell: it also answers, with the model stuck, what takes no model,
+        such as a count of tokens or a refusal, so bytes that callers get are no sign of life.
+        """
         patience = self.spec.settings.stall_seconds
-        moved_at, seen, work = self._clock(), -1, progress.Work()
+        moved_at, work = self._clock(), progress.Work()
         while True:
             await asyncio.sleep(patience / 6)
-            if upstream.received != seen:
-                seen, moved_at = upstream.received, self._clock()
-                continue
             with contextlib.suppress(UpstreamFailed, TimeoutError, ValueError):
                 async with asyncio.timeout(patience / 6):
                     before, work = work, await progress.work(control)

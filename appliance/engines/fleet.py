@@ -40,35 +40,54 @@ class Hold(Protocol):
 
 
 class RemoteHold:
-    """A request's hold on an endpoint: it is never taken away, so there is nothing to count."""
+    """All requests' hold on an endpoint: once retired, its upstream is closed after the last of them."""
 
-    __slots__ = ("upstream",)
+    __slots__ = ("_held", "_retired", "upstream")
 
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
+        self._held = 0
+        self._retired = False
 
     def __enter__(self) -> Upstream:
+        self._held += 1
         return self.upstream
 
     def __exit__(self, *_: object) -> None:
-        """An endpoint has nothing to give back."""
+        self._held -= 1
+        self._close_unused()
+
+    def retire(self) -> None:
+        """No new request will come: close the upstream when nobody holds it."""
+        self._retired = True
+        self._close_unused()
+
+    def _close_unused(self) -> None:
+        if self._retired and not self._held:
+            self.upstream.close()
 
 
 class Served:
     """What answers under one public name."""
 
-    __slots__ = ("context_length", "default_tokens", "engine", "hold", "name", "task", "title", "upstream_name")
+    __slots__ = (
+        "context_length", "default_tokens", "engine", "hold", "name", "remote", "task", "title", "upstream_name"
+    )  # fmt: skip
 
     def __init__(self, name: str, source: Engine | tuple[RemoteModel, Upstream]) -> None:
         self.name = name
         self.engine: Engine | None = None
+        self.remote: RemoteHold | None = None
         if isinstance(source, Engine):
             self.engine = source
             card = source.spec.card
             self.task = Task(card.task)
             self.title = card.title
-            self.context_length: int | None = source.spec.context_length
-            self.default_tokens: int | None = card.chat.max_tokens if card.task == "chat" else None
+            context_length = source.spec.context_length
+            self.context_length: int | None = context_length
+            # at most half: in a context shorter than the card's, the default would leave no room for a prompt
+            most = min(card.chat.max_tokens, context_length // 2)
+            self.default_tokens: int | None = most if card.task == "chat" else None
             self.upstream_name = name
             self.hold: Callable[[], Hold] = source.lease
         else:
@@ -78,7 +97,8 @@ class Served:
             self.context_length = model.context_length
             self.default_tokens = None
             self.upstream_name = model.upstream_model or name
-            self.hold = lambda: RemoteHold(upstream)
+            self.remote = remote = RemoteHold(upstream)
+            self.hold = lambda: remote
 
     @property
     def ready(self) -> bool:
@@ -99,7 +119,6 @@ class Fleet:
         self._served: dict[str, Served] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._number = itertools.count(1)
-        self._changing = asyncio.Lock()
         self._log = logging.getLogger("appliance.engines")
 
     @property
@@ -123,45 +142,48 @@ class Fleet:
             if isinstance(model, RemoteModel):
                 self._served[name] = Served(name, (model, await self._connect(name, model)))
             else:
-                engine = self._engine(specs[name])
+                engine = self._engine(self._config, specs[name])
                 engine.start()
                 self._served[name] = Served(name, engine)
 
     async def change(self, config: Config, specs: Mapping[str, Spec], tell: Tell) -> list[str]:
         """Make the fleet what `config` says; return what changed, in words.
 
-        Raises `EngineFailed` when a new engine doesn't answer: nothing has changed then.
+        Raises `EngineFailed` when a new engine doesn't answer: nothing has changed then. One change at a time:
+        `Appliance.apply` sees to it, since what it reads before has to be of the same moment.
         """
-        async with self._changing:
-            old = self._served
-            new: dict[str, Served] = {}
-            started: dict[str, Engine] = {}
-            try:
-                for name, model in config.settings.models.items():
-                    before = old.get(name)
-                    if isinstance(model, RemoteModel):
-                        same = self._config.settings.models.get(name) == model
-                        new[name] = (
-                            before if same and before else Served(name, (model, await self._connect(name, model)))
-                        )
-                    elif before and before.engine and before.engine.spec == specs[name]:
-                        new[name] = before
-                    else:
-                        started[name] = self._engine(specs[name])
-                        new[name] = Served(name, started[name])
-                        started[name].start()
-                        tell(f"{name}: starting {specs[name].settings.card} beside what serves now")
-                await self._until_ready(started, tell)
-            except BaseException:
-                await asyncio.gather(*(engine.drain(0) for engine in started.values()))
-                raise
-            self._served, self._config = new, config
-            changes = [f"{name}: now answered by {_words(new[name])}" for name in new if new[name] is not old.get(name)]
-            changes += [f"{name}: no longer served" for name in old if name not in new]
-            for name, served in old.items():
-                if served is not new.get(name) and served.engine is not None:
-                    self._retire(served.engine)
-            return changes
+        old = self._served
+        new: dict[str, Served] = {}
+        started: dict[str, Engine] = {}
+        try:
+            for name, model in config.settings.models.items():
+                before = old.get(name)
+                if isinstance(model, RemoteModel):
+                    same = self._config.settings.models.get(name) == model
+                    new[name] = before if same and before else Served(name, (model, await self._connect(name, model)))
+                elif before and before.engine and before.engine.spec == specs[name]:
+                    new[name] = before
+                else:
+                    started[name] = self._engine(config, specs[name])
+                    new[name] = Served(name, started[name])
+                    started[name].start()
+                    tell(f"{name}: starting {specs[name].settings.card} beside what serves now")
+            await self._until_ready(started, tell)
+        except BaseException:
+            await asyncio.gather(*(engine.drain(0) for engine in started.values()))
+            raise
+        self._served, self._config = new, config
+        changes = [f"{name}: now answered by {_words(new[name])}" for name in new if new[name] is not old.get(name)]
+        changes += [f"{name}: no longer served" for name in old if name not in new]
+        for name, served in old.items():
+            if served is new.get(name):
+                if served.engine is not None:
+                    served.engine.backoff = config.settings.engines.restart_backoff_seconds
+            elif served.engine is not None:
+                self._retire(served.engine)
+            elif served.remote is not None:
+                served.remote.retire()
+        return changes
 
     async def stop(self, seconds: float) -> None:
         """Drain every engine for at most `seconds`; returns when all are gone."""
@@ -194,13 +216,17 @@ class Fleet:
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
-    def _engine(self, spec: Spec) -> Engine:
-        return Engine(
-            spec,
-            lambda: self._launch(spec),
-            self._spawn,
-            backoff=self._config.settings.engines.restart_backoff_seconds,
-        )
+    def _engine(self, config: Config, spec: Spec) -> Engine:
+        verified = True  # by `specs`, just before: only a restart comes later
+
+        async def launch() -> Launch:
+            nonlocal verified
+            if not verified:
+                await asyncio.to_thread(verify, spec.weights)
+            verified = False
+            return self._launch(spec)
+
+        return Engine(spec, launch, self._spawn, backoff=config.settings.engines.restart_backoff_seconds)
 
     def _launch(self, spec: Spec) -> Launch:
         state = self._config.state

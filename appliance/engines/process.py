@@ -178,6 +178,12 @@ class Nursery:
             raise
         return kept
 
+    async def ended(self) -> None:
+        """Return when the nursery has ended, for whatever reason: no engine can be started from then on."""
+        await self._connect()
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+
     async def close(self) -> None:
         """End the nursery, and with it whatever engine still runs."""
         if self._reading and self._writer:

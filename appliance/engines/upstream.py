@@ -30,10 +30,11 @@ class _Connection(asyncio.Protocol):
         self.chunks: list[bytes] = []
         self.buffered = 0
         self.status = 0
-        self.complete = False
+        self.complete = True  # no exchange is open
         self.reusable = False
+        self.heard = False
         self.lost = False
-        self.fresh = True
+        self.aborted = False
         self.paused = False
 
     # transport
@@ -43,7 +44,10 @@ class _Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        self.upstream.received += len(data)
+        if self.complete:  # nothing was asked: whoever is next would take it for the answer
+            self.abort()
+            return
+        self.heard = True
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -60,6 +64,10 @@ class _Connection(asyncio.Protocol):
         self._wake()
 
     # parser
+
+    def on_message_begin(self) -> None:
+        if self.complete:  # a second answer to one question; the parser stops and hands none of it on
+            raise httptools.HttpParserError("more than one answer")
 
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
@@ -80,7 +88,7 @@ class _Connection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         self.chunks.clear()
         self.buffered = self.status = 0
-        self.complete = False
+        self.complete = self.heard = False
         assert self.transport is not None  # noqa: S101 - set before a connection is handed out
         self.transport.write(data)
 
@@ -100,7 +108,8 @@ class _Connection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def abort(self) -> None:
-        self.lost = True
+        self.lost = self.aborted = True
+        self.upstream.forget(self)  # now, since connection_lost comes a turn of the loop later
         if self.transport is not None:
             self.transport.abort()
         self._wake()
@@ -172,8 +181,6 @@ class Upstream:
         """
         self.socket = str(socket)
         self.loop = asyncio.get_running_loop()
-        self.received = 0
-        """Bytes received so far: whoever watches over an engine sees here that tokens move."""
         self._prefix = prefix
         extra = {"host": "engine"} | (headers or {})
         lines = "".join(f"{name}: {value}\r\n" for name, value in extra.items())
@@ -197,23 +204,30 @@ class Upstream:
         return await self._exchange(f"GET {self._prefix}{path} HTTP/1.1\r\n{self._head}0\r\n\r\n".encode())
 
     async def _exchange(self, data: bytes) -> Response:
-        while True:
-            connection = self._idle.pop() if self._idle else await self._connect()
-            connection.send(data)
-            try:
-                while not connection.status:
-                    if connection.lost:
-                        break
-                    await connection.more()
-            except BaseException:
-                connection.abort()
-                raise
-            if connection.status:
-                connection.fresh = False
-                return Response(connection)
-            if connection.fresh:
-                raise UpstreamFailed("the engine broke off before it answered; try again", code="engine_failed")
-            # a pooled connection that its peer had closed meanwhile: nothing was answered, so ask on another
+        pooled = self._idle.pop() if self._idle else None
+        connection = pooled or await self._connect()
+        answered = await self._begun(connection, data)
+        if not answered and pooled is not None and not (pooled.heard or pooled.aborted):
+            # its peer had closed it meanwhile and answered nothing; asked once more, and on a fresh one, since a
+            # peer that hangs up over this very request would get it once for each connection in the pool
+            connection = await self._connect()
+            answered = await self._begun(connection, data)
+        if not answered:
+            raise UpstreamFailed("the engine broke off before it answered; try again", code="engine_failed")
+        return Response(connection)
+
+    async def _begun(self, connection: _Connection, data: bytes) -> bool:
+        """Whether an answer to `data` has begun; False when the connection was lost before."""
+        connection.send(data)
+        try:
+            while not connection.status:
+                if connection.lost:
+                    return False
+                await connection.more()
+        except BaseException:
+            connection.abort()
+            raise
+        return True
 
     async def _connect(self) -> _Connection:
         try:

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.accounts import keys
 from appliance.accounts.keys import Keys
-from appliance.errors import Unauthenticated
+from appliance.errors import Invalid, Unauthenticated
 
 
 def test_a_key_that_was_made_opens_and_names_its_caller(tmp_path: Path) -> None:
@@ -96,3 +96,22 @@ def test_a_crash_while_writing_leaves_the_old_keys(tmp_path: Path, monkeypatch: 
         store.create()
     monkeypatch.undo()
     assert Keys(tmp_path).authenticate(key)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "[{}]", "7", '[{"id":"a","digest":"zz"}]'])
+def test_a_broken_key_file_says_what_to_do(tmp_path: Path, content: str) -> None:
+    Keys(tmp_path).create()
+    (tmp_path / "keys.json").write_text(content)
+    with pytest.raises(Invalid, match="delete pepper and keys"):
+        Keys(tmp_path)
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_keys_whose_pepper_is_lost_are_not_silently_dead(tmp_path: Path, left: bytes | None) -> None:
+    Keys(tmp_path).create()
+    (tmp_path / "pepper").unlink()
+    if left is not None:
+        (tmp_path / "pepper").write_bytes(left)
+    with pytest.raises(Invalid, match="restore it from a backup"):
+        Keys(tmp_path)
+    assert left is not None or not (tmp_path / "pepper").exists()

@@ -125,6 +125,12 @@ def test_a_request_id_comes_back_or_is_made(client: httpx.Client, sent: str, kep
             assert (back == sent) if kept else re.fullmatch(r"req_[0-9a-f]{24}", back)
 
 
+def test_every_answer_has_a_request_id(client: httpx.Client) -> None:
+    for path in ("/v1/models", "/health/live", "/metrics", "/docs", "/openapi.json", "/nowhere", "/v1/messages"):
+        assert client.get(path, headers={"x-request-id": "mine"}).headers.get_list("x-request-id") == ["mine"], path
+        assert re.fullmatch(r"req_[0-9a-f]{24}", client.get(path).headers["x-request-id"]), path
+
+
 def test_the_docs_load_nothing_from_elsewhere(client: httpx.Client) -> None:
     page = client.get("/docs").text
     links = re.findall(r"""(?:src|href|url)\s*[=:]\s*["']([^"']+)""", page)

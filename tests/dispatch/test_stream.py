@@ -146,7 +146,8 @@ def test_only_a_finished_answer_is_a_success(pieces: list[bytes], good: bool) ->
 
 
 def test_each_of_several_choices_has_to_finish() -> None:
-    one, both = [chunk(finish_reason="stop")], [chunk(finish_reason="stop"), chunk(finish_reason="length")]
+    one, both = [chunk(finish_reason="stop")], [chunk(finish_reason="stop"), chunk(index=1, finish_reason="length")]
+    assert not passed(Stream(request(Dialect.CHAT_COMPLETIONS, choices=2)), one * 2)[1], "twice the same is one"
     assert not passed(Stream(request(Dialect.CHAT_COMPLETIONS, choices=2)), one)[1]
     assert passed(Stream(request(Dialect.CHAT_COMPLETIONS, choices=2)), both)[1]
 
@@ -253,3 +254,25 @@ def test_the_largest_usage_seen_counts() -> None:
     note_usage({"usage": None}, usage)
     note_usage("nothing", usage)
     assert usage == Usage(2, 7)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_stream_left_before_its_usage_is_settled_by_what_passed_for_sure(name: str) -> None:
+    data = recorded(name)
+    for end in range(len(data) + 1):
+        asked = stream(name)
+        asked.feed(data[:end])
+        asked.settle()
+        assert asked.usage.completion_tokens <= (8 if name == "chat" else 4)
+    left = stream(name)
+    left.feed(b"".join(frame + b"\n\n" for frame in frames(recorded(f"{name}.killed"))))
+    left.settle()
+    assert left.usage.completion_tokens >= 5
+    assert (left.usage.prompt_tokens > 0) == (name == "messages")
+
+
+def test_a_finished_stream_without_usage_is_settled_by_what_passed() -> None:
+    asked = Stream(request(Dialect.CHAT_COMPLETIONS))
+    assert passed(asked, [chunk("a"), chunk("b"), chunk(finish_reason="stop"), b"data: [DONE]\n\n"])[1]
+    asked.settle()
+    assert asked.usage == Usage(0, 2)

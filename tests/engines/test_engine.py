@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -16,7 +18,9 @@ from appliance.config import LocalModel
 from appliance.engines import engine as module
 from appliance.engines.command import Launch, Spec
 from appliance.engines.engine import Engine, State, describe
-from appliance.errors import EngineFailed, Loading, SealUnavailable
+from appliance.engines.process import Nursery as RealNursery
+from appliance.engines.upstream import Upstream
+from appliance.errors import EngineFailed, Loading, SealUnavailable, UpstreamFailed, WeightsInvalid
 from appliance.weights.card import Card
 from tests.fakes.process import Clock, Nursery, nursery
 
@@ -53,7 +57,7 @@ class Bench:
 
         self.engine._become = noted  # type: ignore[method-assign]
 
-    def launch(self) -> Launch:
+    async def launch(self) -> Launch:
         if self.broken:
             raise self.broken
         number = len(self.nursery.spawned)
@@ -139,6 +143,36 @@ async def test_a_full_disk_is_a_failed_start_and_not_the_end_of_its_owner(bench:
     await until(lambda: bench.engine.state is State.READY)
 
 
+async def test_weights_that_are_not_the_prepared_ones_are_a_failed_start_too(bench: Bench) -> None:
+    bench.broken = WeightsInvalid("its checksum differs")
+    bench.engine.start()
+    async with asyncio.timeout(2):
+        with pytest.raises(EngineFailed, match="its checksum differs"):
+            await bench.engine.until_ready()
+    await until(lambda: bench.engine.starts > 2)
+    assert not bench.nursery.spawned
+    bench.broken = None
+    await until(lambda: bench.engine.state is State.READY)
+
+
+async def test_it_can_be_ended_while_its_weights_are_read(bench: Bench) -> None:
+    reading = asyncio.Event()
+
+    async def read_for_ever() -> Launch:
+        reading.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    engine = Engine(bench.engine.spec, read_for_ever, bench.nursery.spawn, backoff=0.01)
+    engine.start()
+    await reading.wait()
+    assert (engine.state, engine.stage) == (State.STARTING, "checking weights")
+    async with asyncio.timeout(2):
+        await engine.drain(60)
+    assert engine.state is State.STOPPED
+    assert not bench.nursery.spawned
+
+
 async def test_restarts_come_slower_and_slower_and_quick_again_after_a_steady_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +193,11 @@ async def test_restarts_come_slower_and_slower_and_quick_again_after_a_steady_ti
     bench.nursery.spawned[-1].end(1)
     await until(lambda: bench.engine.starts == 16)
     assert waits[-1] == 0.01
+    bench.engine.backoff = 0.03
+    bench.clock.now += 3600
+    bench.nursery.spawned[-1].end(1)
+    await until(lambda: bench.engine.starts == 17)
+    assert waits[-1] == 0.03
 
 
 async def test_a_stall_is_found_although_it_says_that_it_is_alive(bench: Bench) -> None:
@@ -173,6 +212,24 @@ async def test_a_stall_is_found_although_it_says_that_it_is_alive(bench: Bench) 
             break
     assert "stalled" in (bench.history[2][1] or "")
     assert bench.nursery.spawned[0].signals == ["KILL"]
+
+
+async def test_answers_that_take_no_model_hide_no_stall(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    upstream = bench.engine.upstream
+    assert isinstance(upstream, Upstream)
+    bench.nursery.running = 1
+    bench.nursery.answers = False
+    with contextlib.suppress(UpstreamFailed):  # with which the engine ends
+        for _ in range(4000):
+            response = await upstream.post("/v1/messages/count_tokens", b"{}")
+            await response.whole()
+            response.close()
+            bench.clock.now += 0.005
+            if State.FAILED in bench.states:
+                break
+    assert "stalled" in (bench.history[2][1] or "")
 
 
 async def test_moving_tokens_are_no_stall(bench: Bench) -> None:
@@ -252,3 +309,14 @@ async def test_what_it_tells_of_itself(bench: Bench) -> None:
         "state": "ready", "card": "t", "quantization": "none", "reason": None, "stage": None,
         "starts": 1, "requests": 1, "pid": 1, "seal_missing": (),
     }  # fmt: skip
+
+
+async def test_whoever_waits_for_the_nurserys_end_is_told() -> None:
+    nursery = RealNursery.start()
+    ended = asyncio.create_task(nursery.ended())
+    done, _ = await asyncio.wait([ended], timeout=0.05)
+    assert not done
+    os.kill(nursery.pid, signal.SIGKILL)
+    async with asyncio.timeout(5):
+        await ended
+    await nursery.close()

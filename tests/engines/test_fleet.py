@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from appliance import config
-from appliance.config import Config, RemoteModel
+from appliance import administration, config
+from appliance.administration import Appliance
+from appliance.config import Config, LocalModel, RemoteModel
 from appliance.engines import engine
+from appliance.engines.command import Spec
 from appliance.engines.engine import State
 from appliance.engines.fleet import Fleet, Machine, specs
+from appliance.engines.seal import Seal
 from appliance.engines.upstream import Upstream
 from appliance.errors import ConfigInvalid, EngineFailed, NotFound, WeightsInvalid
 from tests.fakes.house import House
@@ -108,6 +113,91 @@ async def test_giving_up_a_change_ends_what_it_had_started(house: House, fleet: 
         await changing
     assert started.spawned[1].ended.done()
     assert not started.spawned[0].ended.done()
+
+
+async def test_weights_are_read_again_before_a_restart(house: House, fleet: Fleet, started: Nursery) -> None:
+    engine = fleet.find("chat").engine
+    assert engine is not None
+    file = house.folder / "models" / "one" / "weights" / "model.safetensors"
+    prepared = file.read_bytes()
+    file.write_bytes(prepared[::-1])
+    started.spawned[0].end(1)
+    async with asyncio.timeout(5):
+        while "its checksum differs" not in str(engine.reason):  # noqa: ASYNC110 - the engine's own task finds it
+            await asyncio.sleep(0)
+    assert len(started.spawned) == 1
+    file.write_bytes(prepared)
+    async with asyncio.timeout(5):
+        while engine.state is not State.READY:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+    assert len(started.spawned) == 2
+
+
+async def test_a_changed_backoff_holds_for_engines_new_and_old(house: House, fleet: Fleet) -> None:
+    house.serve("more", "two")
+    house.settings["engines"]["restart_backoff_seconds"] = 7
+    await change(fleet, load(house))
+    assert {name: served.engine.backoff for name, served in fleet.served.items() if served.engine} == {
+        "chat": 7,
+        "more": 7,
+    }
+
+
+async def test_a_short_context_leaves_room_for_a_prompt_beside_the_default_answer(house: House, fleet: Fleet) -> None:
+    house.card("long", chat={"max_tokens": 100})
+    house.serve("short", "long", context_length=64)
+    house.serve("long", "long")
+    await change(fleet, load(house))
+    assert {name: fleet.find(name).default_tokens for name in ("short", "long")} == {"short": 32, "long": 100}
+
+
+async def test_an_endpoint_that_is_removed_is_closed_after_its_last_request(
+    house: House, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(Upstream, "close", lambda upstream: closed.append(upstream.socket))
+    for name in ("idle", "busy", "stays"):
+        house.settings["models"][name] = {"endpoint": f"unix:/{name}"}
+    await change(fleet, load(house))
+    hold = fleet.find("busy").hold()
+    with hold:
+        for name in ("idle", "busy"):
+            del house.settings["models"][name]
+        assert await change(fleet, load(house)) == ["idle: no longer served", "busy: no longer served"]
+        assert closed == ["/idle"]
+    assert closed == ["/idle", "/busy"]
+
+
+async def test_of_two_applies_the_newer_config_stays(
+    house: House, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first_read, second_done = threading.Event(), threading.Event()
+    calls: list[str] = []
+
+    def slow_at_first(new: Config, machine: Machine) -> dict[str, Spec]:
+        calls.append(new.settings.models["chat"].card if isinstance(new.settings.models["chat"], LocalModel) else "")
+        if len(calls) == 1:
+            first_read.set()
+            second_done.wait(0.3)  # the first goes on when the second has overtaken it, or can't
+        return specs(new, machine)
+
+    monkeypatch.setattr(administration, "specs", slow_at_first)
+    appliance = Appliance(load(house), Mock(), fleet, Mock(), Seal(()), {})
+    house.serve("chat", "two")
+    house.write()
+    first = asyncio.create_task(appliance.apply(lambda _: None))
+    await asyncio.to_thread(first_read.wait, 5)
+    house.serve("chat", "one", stall_seconds=29)
+    newest = load(house)
+    second = asyncio.create_task(appliance.apply(lambda _: None))
+    second.add_done_callback(lambda _: second_done.set())
+    async with asyncio.timeout(5):
+        await asyncio.gather(first, second)
+    assert calls == ["two", "one"]
+    assert appliance.config == newest
+    engine = fleet.find("chat").engine
+    assert engine is not None
+    assert engine.spec.settings == newest.settings.models["chat"]
 
 
 async def test_an_unknown_name_is_told_the_known_ones(fleet: Fleet) -> None:

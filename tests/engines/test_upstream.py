@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -311,7 +312,96 @@ async def test_closing_the_upstream_breaks_off_answers_in_flight(peer: Peer, ups
             await asking
 
 
-async def test_received_bytes_are_counted_as_signs_of_life(peer: Peer, upstream: Upstream) -> None:
-    peer.script = always_ok
+async def test_a_request_over_which_a_peer_hangs_up_is_asked_twice_at_most(peer: Peer, upstream: Upstream) -> None:
+    together = asyncio.Barrier(5)
+    heard = 0
+
+    async def script(talk: Talk) -> None:
+        nonlocal heard
+        await talk.hear()
+        await together.wait()
+        await talk.say(OK)
+        await talk.hear()  # and hangs up over it
+        heard += 1
+
+    async def deadly(talk: Talk) -> None:
+        nonlocal heard
+        await talk.hear()
+        heard += 1
+
+    peer.script = script
+    await asyncio.gather(*(ask(upstream) for _ in range(5)))
+    assert peer.connections == 5
+    peer.script = deadly
+    with pytest.raises(UpstreamFailed):
+        await ask(upstream)
+    assert heard == 2
+    assert peer.connections == 6
+
+
+async def test_a_pooled_connection_lost_amid_an_answer_is_not_asked_again(peer: Peer, upstream: Upstream) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.hear()
+        await talk.say(OK)
+        await talk.hear()
+        await talk.say(b"HTTP/1.1 2")
+
+    peer.script = script
     await ask(upstream)
-    assert upstream.received == len(OK)
+    with pytest.raises(UpstreamFailed):
+        await ask(upstream)
+    assert peer.connections == 1
+
+
+async def test_a_pooled_connection_given_up_for_silence_is_not_asked_again(peer: Peer) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.hear()
+        await talk.say(OK)
+        await talk.hear()
+        await talk.reader.read()
+
+    peer.script = script
+    upstream = Upstream(peer.socket, patience=0.1)
+    await ask(upstream)
+    async with asyncio.timeout(5):
+        with pytest.raises(UpstreamFailed):
+            await ask(upstream)
+    assert peer.connections == 1
+    upstream.close()
+
+
+@pytest.mark.parametrize("first", [OK, CHUNKED + b"2\r\n{}\r\n0\r\n\r\n"])
+async def test_a_second_answer_to_one_request_reaches_nobody(peer: Peer, upstream: Upstream, first: bytes) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.hear()
+        await talk.say(first + OK.replace(b"{}", b"[]") if peer.connections == 1 else OK)
+        await talk.reader.read()
+
+    peer.script = script
+    for _ in range(2):
+        assert await ask(upstream) == b"{}"
+    assert peer.connections == 2
+
+
+async def test_an_answer_that_nobody_asked_for_ends_its_connection(peer: Peer, upstream: Upstream) -> None:
+    idle, gone = asyncio.Event(), asyncio.Event()
+
+    async def script(talk: Talk) -> None:
+        await talk.hear()
+        await talk.say(OK)
+        if peer.connections == 1:
+            await idle.wait()
+            await talk.say(OK.replace(b"{}", b"[]"))
+            with contextlib.suppress(ConnectionError):
+                await talk.reader.read()
+            gone.set()
+        else:
+            await always_ok(talk)
+
+    peer.script = script
+    assert await ask(upstream) == b"{}"
+    idle.set()
+    async with asyncio.timeout(5):
+        await gone.wait()
+    assert await ask(upstream) == b"{}"
+    assert peer.connections == 2

@@ -248,7 +248,7 @@ class Message(Answer):
 
     def _shown(self, content: list[dict[str, Any]], reason: str | None) -> dict[str, Any]:
         base = {"id": self.id, "type": "message", "role": "assistant", "content": content, "model": self.model}
-        return {**base, "stop_reason": reason, "stop_sequence": None, "usage": self._usage()}
+        return {**base, "stop_reason": reason, "usage": self._usage()}
 
     def _reason(self) -> str:
         return "max_tokens" if self.reason == "length" else "end_turn"
@@ -552,6 +552,7 @@ class Engine:
             data = [{"index": i, "object": "embedding", "embedding": [0.5] * width} for i in range(len(inputs))]
             return {**base, "object": "list", "data": data}
         if path == "/v1/rerank":
+            base["usage"] = {"prompt_tokens": size, "total_tokens": size}
             results = [
                 {"index": i, "document": {"text": text}, "relevance_score": 1 / (1 + i)}
                 for i, text in enumerate(body["documents"])

@@ -77,7 +77,7 @@ class Nursery:
                 if b"POST" in head:
                     length = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
                     await reader.readexactly(length)
-                    while not self.answers:  # noqa: ASYNC110 - a test flips it
+                    while not self.answers and b"count_tokens" not in head:  # noqa: ASYNC110 - a test flips it
                         await asyncio.sleep(0.005)
                     body = json.dumps({"choices": []}).encode()
                 else:

@@ -242,6 +242,13 @@ def test_limits_are_taken_over_at_once(house: House, running: Running) -> None:
         assert client.post(PATH, json=ask(n=2)).status_code == 400
 
 
+def test_another_backoff_is_taken_over_without_a_new_engine(house: House, running: Running) -> None:
+    house.settings["engines"]["restart_backoff_seconds"] = 0.2
+    house.write()
+    assert running.apply() == {"changes": ["engines: taken over"]}
+    assert len(house.heard("start")) == 1
+
+
 def test_new_weights_under_the_same_name_are_another_model(house: House, running: Running) -> None:
     from appliance.weights import manifest
     from appliance.weights.card import load_card

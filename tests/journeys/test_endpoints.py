@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -18,6 +19,10 @@ from tests.fakes.house import House, Running, until
 Start = Callable[..., Running]
 ASK = {"model": "far", "messages": [{"role": "user", "content": "hello"}]}
 PATH = "/v1/chat/completions"
+OUTSIDE = [
+    "8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8", "169.254.169.254", "::ffff:169.254.169.254", "fe80::1",
+    "0.0.0.0", "::", "240.0.0.1", "255.255.255.255", "198.18.0.1", "224.0.0.1", "ff02::1", "100.128.0.1",  # noqa: S104 - not listened on
+]  # fmt: skip
 
 
 def serve(house: House, url: str, **settings: object) -> None:
@@ -39,6 +44,7 @@ def test_a_model_on_an_endpoint_answers_under_its_public_name_and_with_its_key(h
             assert client.get("/health/ready").json()["models"] == {"far": "endpoint"}
         headers = {name.lower(): value for name, value in far.heard[0]["headers"].items()}
         assert headers["authorization"] == "Bearer sk-far"
+        assert headers["host"] == f"127.0.0.1:{far.server_port}"
         assert running.key not in str(far.heard)
         assert {note["path"] for note in far.heard} == {"/v1/chat/completions"}
         assert far.heard[0]["body"] == ASK | {"model": "org/far-model"}
@@ -78,8 +84,6 @@ def test_an_endpoint_that_is_down_is_an_error_and_heals(house: House, start: Sta
 
 
 def test_a_name_that_leads_to_a_public_address_leads_nowhere() -> None:
-    import asyncio
-
     from appliance.dispatch import outlet
 
     async def look(host: str) -> list[str]:
@@ -87,18 +91,86 @@ def test_a_name_that_leads_to_a_public_address_leads_nowhere() -> None:
 
     assert asyncio.run(look("127.0.0.1")) == ["127.0.0.1"]
     assert asyncio.run(look("10.1.2.3")) == ["10.1.2.3"]
-    for public in ("8.8.8.8", "2001:4860:4860::8888", "::ffff:8.8.8.8"):
+    for address in OUTSIDE:
         with pytest.raises(PermissionError, match="not a private address"):
-            asyncio.run(look(public))
+            asyncio.run(look(address))
 
 
-def test_a_public_address_in_the_config_is_refused_at_once(house: House) -> None:
+@pytest.mark.parametrize("address", OUTSIDE)
+def test_a_public_address_in_the_config_is_refused_at_once(house: House, address: str) -> None:
     from appliance import config
     from appliance.errors import ConfigInvalid
 
-    serve(house, "https://8.8.8.8/v1")
+    serve(house, f"https://[{address}]/v1" if ":" in address else f"https://{address}/v1")
     with pytest.raises(ConfigInvalid, match="private address"):
         config.load(house.write())
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["10.0.0.1", "172.31.0.1", "192.168.1.1", "100.64.0.1", "127.0.0.1", "[::1]", "[fd00::1]", "[::ffff:10.0.0.1]"],
+)
+def test_a_private_address_in_the_config_is_taken(house: House, address: str) -> None:
+    from appliance import config
+
+    serve(house, f"https://{address}/v1")
+    config.load(house.write())
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://gpu.internal/v1", "gpu.internal"),
+        ("https://gpu.internal:443/v1", "gpu.internal"),
+        ("http://gpu.internal:443/v1", "gpu.internal:443"),
+        ("http://gpu.internal:8000", "gpu.internal:8000"),
+        ("http://[fd00::1]:80/v1", "[fd00::1]"),
+        ("https://[fd00::1]:8443/v1", "[fd00::1]:8443"),
+        ("unix:/run/engine.sock", "engine"),
+    ],
+)
+async def test_an_endpoint_is_asked_by_its_own_name(house: House, url: str, host: str) -> None:
+    from appliance import config
+    from appliance.config import RemoteModel
+    from appliance.dispatch.endpoints import Endpoints
+
+    serve(house, url)
+    endpoints = Endpoints(config.load(house.write()))
+    model = endpoints.models["far"]
+    assert isinstance(model, RemoteModel)
+    upstream = await endpoints.connect("far", model)
+    assert f"host: {host}\r\n" in upstream._head
+    upstream.close()
+
+
+async def test_whoever_waits_for_the_outlets_end_is_told(house: House) -> None:
+    from appliance import config
+    from appliance.dispatch.endpoints import Endpoints
+
+    serve(house, "http://127.0.0.1:9")
+    (house.state / "run").mkdir(parents=True)
+    endpoints = Endpoints(config.load(house.write()))
+    endpoints.open()
+    ended = asyncio.create_task(endpoints.ended())
+    done, _ = await asyncio.wait([ended], timeout=0.05)
+    assert not done
+    (outlet,) = [each for each in psutil.Process().children() if "appliance.dispatch.outlet" in each.cmdline()]
+    outlet.kill()
+    async with asyncio.timeout(5):
+        await ended
+    endpoints.close()
+
+
+async def test_an_outlet_that_never_was_does_not_end(house: House) -> None:
+    from appliance import config
+    from appliance.dispatch.endpoints import Endpoints
+
+    serve(house, "unix:/run/engine.sock")
+    endpoints = Endpoints(config.load(house.write()))
+    endpoints.open()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(endpoints.ended(), 0.05)
+    endpoints.close()
 
 
 def test_there_is_no_outlet_where_no_endpoint_is(shared: Running) -> None:
@@ -153,3 +225,17 @@ def test_an_endpoint_that_was_there_may_stay_in_an_applied_config(house: House, 
             answer = client.post(running.base_url + PATH, json=ASK, headers={"x-api-key": running.key})
         assert answer.status_code == 200
     until(lambda: len(running.engine_pids()) == 1)
+
+
+@pytest.mark.parametrize("helper", ["nursery", "outlet"])
+def test_an_appliance_that_lost_what_it_cannot_start_again_ends(
+    house: House, start: Callable[..., Running], helper: str
+) -> None:
+    house.card("tiny")
+    house.serve("chat", "tiny")
+    house.settings["models"]["far"] = {"endpoint": "http://127.0.0.1:9/v1"}
+    running = start(house).ready()
+    lost = [each for each in running.family() if helper in " ".join(each.cmdline())]
+    lost[0].kill()
+    assert running.process.wait(30) == 1
+    assert "has to be started again" in running.output.read_text()

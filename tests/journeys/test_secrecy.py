@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 from collections.abc import Callable
@@ -87,6 +88,7 @@ def test_canaries_in_prompts_answers_and_keys_are_found_nowhere(house: House, st
 
 def test_what_is_on_disk_is_for_the_appliance_only(shared: Running) -> None:
     state = shared.house.state
+    until((state / "keys.json").exists)  # the first key is made just after all models are ready
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     for folder in ("run", "logs", "cache"):
         assert stat.S_IMODE((state / folder).stat().st_mode) == 0o700, folder
@@ -98,10 +100,28 @@ def test_what_is_on_disk_is_for_the_appliance_only(shared: Running) -> None:
 
 def test_a_line_of_the_access_log_says_who_what_and_how(client: httpx.Client, shared: Running) -> None:
     ask = {"model": "chat", "messages": [{"role": "user", "content": "tokens=3"}], "stream": True}
-    client.post("/v1/chat/completions", json=ask, headers={"x-request-id": "look-for-me"})
+    id_ = "req_0123456789abcdef01234567"
+    client.post("/v1/chat/completions", json=ask, headers={"x-request-id": id_})
     log = shared.house.state / "logs" / "requests.log"
-    (found,) = until(lambda: [line for line in log.read_text().splitlines() if "look-for-me" in line])
+    (found,) = until(lambda: [line for line in log.read_text().splitlines() if id_ in line])
     line = json.loads(found)
     assert (line["key"], line["model"], line["operation"], line["outcome"]) == ("key_local", "chat", "chat", "answered")
     assert (line["completion_tokens"], line["status"]) == (3, 200)
     assert 0 < line["first_token_ms"] <= line["total_ms"]
+
+
+def test_a_refused_request_leaves_a_line_and_an_id_that_may_be_a_name_only_its_hash(
+    client: httpx.Client, shared: Running
+) -> None:
+    name = "erika.mustermann"
+    for headers in ({}, {"authorization": "Bearer wrong"}):
+        refused = client.post("/v1/completions", json={"model": 7}, headers={"x-request-id": name, **headers})
+        assert refused.headers["x-request-id"] == name
+    log, mark = shared.house.state / "logs" / "requests.log", "sha256_" + hashlib.sha256(name.encode()).hexdigest()[:16]
+    found = until(lambda: len(lines := [x for x in log.read_text().splitlines() if mark in x]) == 2 and lines)
+    first, second = map(json.loads, found)
+    assert (first["key"], first["operation"], first["status"], first["code"]) == (
+        "key_local", "completion", 400, "invalid_value",
+    )  # fmt: skip
+    assert (second["key"], second["status"], second["code"]) == (None, 401, "invalid_api_key")
+    assert name not in log.read_text()

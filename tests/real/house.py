@@ -90,8 +90,11 @@ class Appliance:
         return self
 
     def _all_ready(self) -> bool:
-        assert self.process.poll() is None, f"the appliance ended:\n{self._output.read_text()}"
-        return all(model["state"] in ("ready", "endpoint") for model in self.status()["models"].values())
+        try:
+            models = self.status()["models"].values()
+        except NotRunning:
+            raise AssertionError(f"the appliance ended:\n{self._output.read_text()}") from None
+        return all(model["state"] in ("ready", "endpoint") for model in models)
 
     def stop(self) -> None:
         """End it, with all its engines."""

@@ -96,16 +96,19 @@ def events(answer: httpx.Response) -> list[tuple[str, Any]]:
 
 
 def story(answer: httpx.Response) -> list[str]:
-    """The sequence of events, repetitions folded."""
-    steps = []
+    """The sequence of events, repetitions folded; of several choices one after the other: they race."""
+    steps: dict[int, list[str]] = {}
     for name, data in events(answer):
-        about = ""
-        if isinstance(data, dict) and "choices" in data:
-            choices = data["choices"]
-            ended = any(choice["finish_reason"] for choice in choices)
-            about = "usage" if not choices else "last token" if ended else "token"
-        steps.append(f"{name} {data if data == '[DONE]' else about}".strip())
-    return [step for step, _ in itertools.groupby(steps)]
+        about, choice = "", 0
+        if data == "[DONE]":
+            about, choice = data, 99
+        elif "choices" in data and not data["choices"]:
+            about, choice = "usage", 98
+        elif "choices" in data:
+            (first, *_) = data["choices"]
+            about, choice = "last token" if first["finish_reason"] else "token", first["index"]
+        steps.setdefault(choice, []).append(f"{name} {about}".strip())
+    return [step for _, each in sorted(steps.items()) for step, _ in itertools.groupby(each)]
 
 
 def strange(fake: Any, real: Any, where: str = "") -> Iterator[str]:

@@ -67,8 +67,8 @@ def test_chat_answers_with_text_usage_and_the_public_model_name(gpt: openai.Open
 
 async def test_the_async_client_gets_the_same_answer(appliance: Appliance, gpt: openai.OpenAI) -> None:
     async with appliance.async_openai() as client:
-        answer = await ask(client)  # type: ignore[arg-type]
-        stream = await ask(client, stream=True)  # type: ignore[arg-type]
+        answer = await ask(client)
+        stream = await ask(client, stream=True)
         streamed = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
     assert answer.choices[0].message.content == streamed == ask(gpt).choices[0].message.content
 

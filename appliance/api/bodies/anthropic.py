@@ -6,7 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from appliance.api.bodies.base import ACCOUNT, CACHE, Body, Bound, FunctionName, Json, NonEmpty, Part, Text, ignored
+from appliance.api.bodies.base import (
+    ACCOUNT,
+    CACHE,
+    Body,
+    Bound,
+    FunctionName,
+    Items,
+    Json,
+    NonEmpty,
+    Part,
+    Text,
+    ignored,
+)
 
 
 class TextBlock(Part):
@@ -52,7 +64,7 @@ class ToolResultBlock(Part):
 
     type: Literal["tool_result"]
     tool_use_id: NonEmpty
-    content: Text | list[Annotated[TextBlock | ImageBlock, Field(discriminator="type")]] | None = None
+    content: Text | Items[Annotated[TextBlock | ImageBlock, Field(discriminator="type")]] | None = None
     is_error: bool | None = None
     cache_control: Any = ignored(CACHE)
     toolset_name: Any = ignored("Tools are run by the app, not by the appliance.")
@@ -83,7 +95,7 @@ class Turn(Part):
     """One message of the conversation."""
 
     role: Literal["user", "assistant"]
-    content: Annotated[Text, Field(min_length=1)] | Annotated[list[Block], Field(min_length=1)]
+    content: Annotated[Text, Field(min_length=1)] | Annotated[Items[Block], Field(min_length=1)]
 
 
 class AnthropicTool(Part):
@@ -135,9 +147,9 @@ class Thinking(Part):
 class CountTokens(Body):
     """POST /v1/messages/count_tokens."""
 
-    messages: Annotated[list[Turn], Field(min_length=1)]
-    system: Text | list[TextBlock] | None = None
-    tools: list[AnthropicTool] | None = None
+    messages: Annotated[Items[Turn], Field(min_length=1)]
+    system: Text | Items[TextBlock] | None = None
+    tools: Items[AnthropicTool] | None = None
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -155,7 +167,7 @@ class CountTokens(Body):
             if isinstance(turn.content, list):
                 for position, block in enumerate(turn.content):
                     if isinstance(block, ToolUseBlock):
-                        bound.json(f"messages[{index}].content[{position}].input", block.input)
+                        bound.json(f"messages[{index}].content[{position}].input", block.input, schema=False)
         if self.tools is not None:
             bound.most("tools", len(self.tools), limits.tools)
             for index, tool in enumerate(self.tools):
@@ -168,7 +180,7 @@ class Messages(CountTokens):
     """POST /v1/messages."""
 
     max_tokens: Annotated[int, Field(ge=1)]
-    stop_sequences: list[Annotated[Text, Field(min_length=1, max_length=1024)]] | None = None
+    stop_sequences: Items[Annotated[Text, Field(min_length=1, max_length=1024)]] | None = None
     stream: bool | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None

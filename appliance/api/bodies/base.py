@@ -8,6 +8,8 @@ What the engine hears is serialised from the parsed body, so an unknown key can'
 from __future__ import annotations
 
 import json
+import re
+from itertools import islice
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -16,9 +18,12 @@ from appliance.config import Limits
 from appliance.errors import BadRequest
 
 B = TypeVar("B", bound="Body")
+T = TypeVar("T")
 
 Text = Annotated[str, StringConstraints(strict=True)]
 NonEmpty = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=512)]
+Items = Annotated[list[T], Field(fail_fast=True)]
+"""A list that is given up at its first wrong item: pydantic would report each of two million."""
 Json = dict[str, Any]
 """JSON that callers design themselves (schemas, arguments); `Body.check` bounds its depth and size."""
 
@@ -26,14 +31,24 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Tokens = Annotated[int, Field(ge=1)]
+TokenIds = Annotated[Items[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Stop = (
-    Annotated[Text, Field(min_length=1, max_length=1024)] | list[Annotated[Text, Field(min_length=1, max_length=1024)]]
+    Annotated[Text, Field(min_length=1, max_length=1024)] | Items[Annotated[Text, Field(min_length=1, max_length=1024)]]
 )
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 CACHE = "Prefix caching is automatic; the engine needs no hint."
 ACCOUNT = "Belongs to the provider's own platform; keys and audit do it here."
+_MOST_VALUES = 1_000_000
+"""A full batch of token ids fits: 4 MiB of them are about 800,000."""
+_MOST_STRUCTURE = 50_000
+"""Keys, lists and objects in a body; each takes a hundred times the time and memory of a number."""
+_MOST_STRINGS = 100_000
+_MOST_ERRORS = 20
+_LONGEST_ECHO = 200
+"""Characters of a caller's own words in an error."""
+_TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)"?(\s*+:)?|[\[\]{}]', re.DOTALL)
 
 
 class Part(BaseModel):
@@ -57,12 +72,11 @@ def only_data_url(url: str) -> str:
 class Bound:
     """What a body is held to: the configured limits and the context length of the model it asks for."""
 
-    __slots__ = ("context_length", "limits", "text_bytes")
+    __slots__ = ("context_length", "limits")
 
-    def __init__(self, limits: Limits, context_length: int | None, text_bytes: int | None = None) -> None:
+    def __init__(self, limits: Limits, context_length: int | None) -> None:
         self.limits = limits
         self.context_length = context_length
-        self.text_bytes = text_bytes
 
     def most(self, param: str, value: int | None, most: int) -> None:
         """Refuse `value` over `most`, naming the field and the limit."""
@@ -78,8 +92,19 @@ class Bound:
                 "context_length_exceeded",
             )
 
-    def json(self, param: str, value: object) -> None:
-        """Refuse JSON that is nested too deep or holds too many values."""
+    def token_ids(self, param: str, value: object) -> None:
+        """Refuse a prompt given as token ids that is longer than the model's context."""
+        if self.context_length is None or not isinstance(value, list) or isinstance(value[0], str):
+            return
+        if (max(map(len, value)) if isinstance(value[0], list) else len(value)) > self.context_length:
+            refuse(
+                param,
+                f"{param} is too long: this model's context length is {self.context_length} tokens",
+                "context_length_exceeded",
+            )
+
+    def json(self, param: str, value: object, *, schema: bool = True) -> None:
+        """Refuse JSON that is nested too deep or holds too many values, or as a schema too long a pattern."""
         depth, count, level = 0, 0, [value]
         while level:
             depth += 1
@@ -88,12 +113,24 @@ class Bound:
                 refuse(param, f"{param} is nested more than {self.limits.json_depth} deep", "limit_exceeded")
             if count > self.limits.json_values:
                 refuse(param, f"{param} holds more than {self.limits.json_values} values", "limit_exceeded")
+            if schema:
+                self._patterns(param, level)
             level = [
                 child
                 for item in level
                 if isinstance(item, dict | list)
                 for child in (item.values() if isinstance(item, dict) else item)
             ]
+
+    def _patterns(self, param: str, level: list[Any]) -> None:
+        for item in level:
+            if isinstance(item, dict):
+                named = item.get("patternProperties")
+                patterns = [item.get("pattern"), *(named if isinstance(named, dict) else ())]
+                longest = max(len(pattern) if isinstance(pattern, str) else 0 for pattern in patterns)
+                if longest > self.limits.pattern_length:
+                    most = self.limits.pattern_length
+                    refuse(param, f"a pattern in {param} may have at most {most} characters here", "limit_exceeded")
 
 
 def refuse(param: str, message: str, code: str = "invalid_value") -> NoReturn:
@@ -133,13 +170,34 @@ class Body(Part):
 
 def parse(kind: type[B], raw: bytes) -> B:
     """Parse `raw` JSON as `kind`. Raises `BadRequest` whose `param` names the offending field."""
+    _bound_work(raw)
     try:
         return kind.model_validate_json(raw)
     except ValidationError as cause:
-        raise _explain(raw, cause.errors(include_input=False, include_url=False, include_context=False)) from None
+        raise _explain(raw, cause) from None
 
 
-def _explain(raw: bytes, errors: list[Any]) -> BadRequest:
+def _bound_work(raw: bytes) -> None:
+    """Refuse a body that takes long to parse for its size; ordinary ones cost three counts at the speed of C."""
+    if raw.count(b",") <= _MOST_VALUES and _structure(raw) <= _MOST_STRUCTURE:
+        return
+    # text may hold as many commas and brackets as it likes: count again outside of strings, which are every
+    # second piece between quotes once the escaped ones are gone
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if plain.count(b'"') <= 2 * _MOST_STRINGS:
+        plain = b"".join(plain.split(b'"')[::2])
+        if plain.count(b",") <= _MOST_VALUES and _structure(plain) <= _MOST_STRUCTURE:
+            return
+    message = f"the body may hold at most {_MOST_VALUES} values and {_MOST_STRUCTURE} keys, lists and objects here"
+    refuse("body", message, "limit_exceeded")
+
+
+def _structure(raw: bytes) -> int:
+    return raw.count(b":") + raw.count(b"{") + raw.count(b"[")
+
+
+def _explain(raw: bytes, cause: ValidationError) -> BadRequest:
+    errors = cause.errors(include_input=False, include_url=False, include_context=False)[:_MOST_ERRORS]
     if errors[0]["type"] == "json_invalid":
         message = str(errors[0]["msg"]).removeprefix("Invalid JSON: ")
         if "recursion limit" in message:
@@ -151,12 +209,13 @@ def _explain(raw: bytes, errors: list[Any]) -> BadRequest:
         ((field_path(body, tuple(error["loc"])), error) for error in errors),
         key=lambda found: found[0].count(".") + found[0].count("["),
     )
+    param = param[:_LONGEST_ECHO]
     match error["type"]:
         case "extra_forbidden":
             return BadRequest(f"unknown field: {param}", param=param, code="unknown_field")
         case "missing":
             return BadRequest(f"missing field: {param}", param=param, code="missing_field")
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ")[:_LONGEST_ECHO]
     return BadRequest(
         f"{param or 'the body'}: {message[:1].lower()}{message[1:]}", param=param or None, code="invalid_value"
     )
@@ -176,22 +235,16 @@ def field_path(body: object, location: tuple[str | int, ...]) -> str:
 
 def deepest_key(raw: bytes) -> str | None:
     """The top-level key under which `raw`, which may not be valid JSON, is nested deepest."""
-    depth, deepest, key, found = 0, 0, "", None
-    text, position = raw.decode(errors="replace"), 0
-    while position < len(text):
-        char = text[position]
-        if char == '"':
-            end = position + 1
-            while end < len(text) and text[end] != '"':
-                end += 2 if text[end] == "\\" else 1
-            if depth == 1 and text[end + 1 : end + 40].lstrip().startswith(":"):
-                key = text[position + 1 : end]
-            position = end
-        elif char in "{[":
-            depth += 1
-            if depth > deepest:
-                deepest, found = depth, key
-        elif char in "}]":
-            depth -= 1
-        position += 1
-    return found[:64] if found else None
+    depth, deepest, key, found = 0, 0, b"", b""
+    for token in islice(_TOKEN.finditer(raw), 2 * _MOST_STRUCTURE):
+        match token[0][:1]:
+            case b'"':
+                if depth == 1 and token[2]:
+                    key = token[1]
+            case b"{" | b"[":
+                depth += 1
+                if depth > deepest:
+                    deepest, found = depth, key
+            case _:
+                depth -= 1
+    return found[:64].decode(errors="replace") if found else None

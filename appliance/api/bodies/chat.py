@@ -13,6 +13,7 @@ from appliance.api.bodies.base import (
     Bound,
     Effort,
     FunctionName,
+    Items,
     Json,
     NonEmpty,
     Part,
@@ -22,6 +23,7 @@ from appliance.api.bodies.base import (
     Stop,
     Temperature,
     Text,
+    TokenIds,
     Tokens,
     ignored,
     only_data_url,
@@ -77,7 +79,7 @@ class AudioPart(Part):
 
 
 ContentPart = Annotated[TextPart | RefusalPart | ImagePart | AudioPart, Field(discriminator="type")]
-Content = Text | Annotated[list[ContentPart], Field(min_length=1)]
+Content = Text | Annotated[Items[ContentPart], Field(min_length=1)]
 
 
 class FunctionCall(Part):
@@ -118,7 +120,7 @@ class AssistantMessage(Part):
     content: Content | None = None
     name: NonEmpty | None = None
     refusal: Text | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Items[ToolCall] | None = None
     reasoning: Text | None = None
     reasoning_content: Text | None = None
     audio: Any = ignored("Audio answers are not served.")
@@ -197,7 +199,7 @@ class StructuredOutputs(Part):
 
     json_: Json | None = Field(default=None, alias="json")
     regex: Text | None = None
-    choice: Annotated[list[Text], Field(min_length=1, max_length=256)] | None = None
+    choice: Annotated[Items[Text], Field(min_length=1, max_length=256)] | None = None
 
 
 class StreamOptions(Part):
@@ -262,6 +264,8 @@ class Sampling(Body):
             bound.json("structured_outputs.json", self.structured_outputs.json_)
             pattern = self.structured_outputs.regex
             bound.most("structured_outputs.regex", len(pattern or ""), limits.pattern_length)
+            for index, choice in enumerate(self.structured_outputs.choice or ()):
+                bound.most(f"structured_outputs.choice[{index}]", len(choice), limits.pattern_length)
 
     def wants_usage(self) -> bool:
         """Whether the caller asked for usage in the stream."""
@@ -282,17 +286,17 @@ class Sampling(Body):
 class ChatCompletions(Sampling):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[Items[Message], Field(min_length=1)]
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
     max_completion_tokens: Tokens | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = None
+    tools: Items[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
     chat_template_kwargs: TemplateArguments | None = Field(default=None, description="vLLM's own: `enable_thinking`.")
-    modalities: list[Literal["text"]] | None = Field(default=None, exclude=True, description="Only `text` is served.")
+    modalities: Items[Literal["text"]] | None = Field(default=None, exclude=True, description="Only `text` is served.")
     audio: Any = ignored("Audio answers are not served.")
     function_call: Any = ignored("Deprecated; use `tool_choice`.")
     functions: Any = ignored("Deprecated; use `tools`.")
@@ -339,9 +343,9 @@ class Completions(Sampling):
 
     prompt: (
         Annotated[Text, Field(min_length=1)]
-        | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1)]
-        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-        | Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
+        | Annotated[Items[Annotated[Text, Field(min_length=1)]], Field(min_length=1)]
+        | TokenIds
+        | Annotated[Items[TokenIds], Field(min_length=1)]
     )
     best_of: Annotated[int, Field(ge=1, le=1)] | None = Field(
         default=None, exclude=True, description="Only 1 is served."
@@ -363,6 +367,8 @@ class Completions(Sampling):
         super().check(bound)
         bound.most("logprobs", self.logprobs, bound.limits.logprobs)
         bound.most("prompt", self.prompts(), bound.limits.choices)
+        bound.most("n", self.wanted_choices(), bound.limits.choices)  # each prompt is answered n times
+        bound.token_ids("prompt", self.prompt)
         if self.response_format is not None and isinstance(self.response_format, SchemaFormat):
             bound.json("response_format.json_schema.schema", self.response_format.json_schema.schema_)
 

@@ -6,21 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from appliance.api.bodies.base import ACCOUNT, Body, Bound, Part, Text, Tokens, ignored, refuse
+from appliance.api.bodies.base import ACCOUNT, Body, Bound, Items, Part, Text, TokenIds, Tokens, ignored, refuse
 
 TextOrTexts = (
-    Annotated[Text, Field(min_length=1)] | Annotated[list[Annotated[Text, Field(min_length=1)]], Field(min_length=1)]
+    Annotated[Text, Field(min_length=1)] | Annotated[Items[Annotated[Text, Field(min_length=1)]], Field(min_length=1)]
 )
 
 
 class Embeddings(Body):
     """POST /v1/embeddings."""
 
-    input: (
-        TextOrTexts
-        | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-        | Annotated[list[Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]], Field(min_length=1)]
-    )
+    input: TextOrTexts | TokenIds | Annotated[Items[TokenIds], Field(min_length=1)]
     dimensions: Tokens | None = None
     encoding_format: Literal["float", "base64"] | None = None
     user: Any = ignored(ACCOUNT)
@@ -29,6 +25,7 @@ class Embeddings(Body):
         """Hold the number of texts to the limits."""
         if isinstance(self.input, list) and not isinstance(self.input[0], int):
             bound.most("input", len(self.input), bound.limits.inputs)
+        bound.token_ids("input", self.input)
 
 
 class DocumentText(Part):
@@ -41,7 +38,7 @@ class Rerank(Body):
     """POST /v1/rerank."""
 
     query: Annotated[Text, Field(min_length=1)]
-    documents: Annotated[list[Text | DocumentText], Field(min_length=1)]
+    documents: Annotated[Items[Text | DocumentText], Field(min_length=1)]
     top_n: Annotated[int, Field(ge=0)] | None = None
     max_tokens_per_doc: Annotated[int, Field(ge=0)] | None = None
     return_documents: Any = ignored("Documents always come back with their scores.")

@@ -13,6 +13,7 @@ from appliance.api.bodies.base import (
     Bound,
     Effort,
     FunctionName,
+    Items,
     Json,
     NonEmpty,
     Part,
@@ -40,7 +41,7 @@ class OutputText(Part):
 
     type: Literal["output_text"]
     text: Text
-    annotations: list[Any] | None = None
+    annotations: Any = ignored("Part of an answer that SDKs send back; says nothing to a model.")
     logprobs: Any = ignored("Part of an answer that SDKs send back; says nothing to a model.")
 
 
@@ -68,7 +69,7 @@ class InputMessage(Part):
     """A message of the conversation; `type` may be left out."""
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: Text | Annotated[list[InputPart], Field(min_length=1)]
+    content: Text | Annotated[Items[InputPart], Field(min_length=1)]
     type: Literal["message"] | None = None
     id: NonEmpty | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
@@ -108,8 +109,8 @@ class ReasoningItem(Part):
 
     type: Literal["reasoning"]
     id: NonEmpty
-    summary: list[ReasoningText]
-    content: list[ReasoningText] | None = None
+    summary: Items[ReasoningText]
+    content: Items[ReasoningText] | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
     encrypted_content: Any = ignored("Reasoning is not encrypted here.")
 
@@ -161,7 +162,7 @@ class Reasoning(Part):
 class Responses(Body):
     """POST /v1/responses. Stateless: the whole conversation comes with each request."""
 
-    input: Annotated[Text, Field(min_length=1)] | Annotated[list[InputItem], Field(min_length=1)]
+    input: Annotated[Text, Field(min_length=1)] | Annotated[Items[InputItem], Field(min_length=1)]
     instructions: Text | None = None
     max_output_tokens: Tokens | None = None
     parallel_tool_calls: bool | None = None
@@ -170,10 +171,10 @@ class Responses(Body):
     temperature: Temperature | None = None
     text: TextOptions | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedResponsesTool | None = None
-    tools: list[ResponsesTool] | None = None
+    tools: Items[ResponsesTool] | None = None
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
     top_p: Share | None = None
-    include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
+    include: Items[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
     top_k: Annotated[int, Field(ge=-1)] | None = Field(
         default=None, description="vLLM's own: sample from the k likeliest."
     )

@@ -8,7 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
+from appliance.api.bodies import chat
+from appliance.api.bodies.base import parse
+from appliance.api.routes import MODEL_ROUTES
+from appliance.errors import BadRequest
 from tests.fakes.house import Running
 
 USER = {"role": "user", "content": "hello"}
@@ -118,6 +123,14 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/chat/completions", {"structured_outputs": {"regex": "a" * 2049}}, "structured_outputs.regex"),
     ("/v1/chat/completions", {"structured_outputs": {"grammar": "root ::= x"}}, "structured_outputs.grammar"),
     ("/v1/chat/completions", tool(parameters=nested(20)), "tools[0].function.parameters"),
+    ("/v1/chat/completions", schema({"pattern": "a" * 2049}), "response_format.json_schema.schema"),
+    ("/v1/chat/completions", schema({"patternProperties": {"a" * 2049: {}}}), "response_format.json_schema.schema"),
+    ("/v1/chat/completions", tool(parameters={"a": [{"pattern": "a" * 2049}]}), "tools[0].function.parameters"),
+    ("/v1/chat/completions", {"structured_outputs": {"choice": ["a" * 2049]}}, "structured_outputs.choice[0]"),
+    ("/v1/completions", {"prompt": ["a"] * 8, "n": 3}, "n"),
+    ("/v1/completions", {"prompt": [1] * 513}, "prompt"),
+    ("/v1/embeddings", {"input": [[1], [1] * 513]}, "input"),
+    ("/v1/chat/completions", {"metadata": [[]] * 60_000}, "body"),
     ("/v1/chat/completions", tool(name="a b"), "tools[0].function.name"),
     ("/v1/chat/completions", {"tools": tool()["tools"] * 129}, "tools"),
     ("/v1/chat/completions", {"tools": [{"type": "web_search"}]}, "tools[0]"),
@@ -301,3 +314,33 @@ def test_a_doubled_key_can_not_say_one_thing_to_us_and_another_to_the_engine(
     assert client.post("/v1/chat/completions", content=raw).status_code == 200
     heard = shared.house.heard()[-1]["body"]
     assert (heard["model"], heard["n"]) == ("chat", 1)
+
+
+MANY: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": [1] * 900_000}),
+    ("/v1/chat/completions", {"stop": [1] * 900_000}),
+    ("/v1/embeddings", {"input": [""] * 900_000}),
+    ("/v1/responses", {"input": [{}] * 40_000}),
+    ("/v1/messages", {"system": [1] * 900_000}),
+    ("/v1/chat/completions", {"k" * 3_000_000: 1}),
+    ("/v1/chat/completions", {"messages": [{"role": "r" * 3_000_000}]}),
+]
+
+
+@pytest.mark.parametrize(("path", "change"), MANY, ids=range(len(MANY)))
+def test_of_many_errors_only_the_first_few_are_made_and_echoes_are_short(path: str, change: dict[str, Any]) -> None:
+    kind = next(route.body for route in MODEL_ROUTES if route.operation.path == path)
+    raw = json.dumps(PATHS[path] | change, separators=(",", ":")).encode()
+    with pytest.raises(ValidationError) as many:
+        kind.model_validate_json(raw)
+    assert many.value.error_count() < 20
+    with pytest.raises(BadRequest) as caught:
+        parse(kind, raw)
+    assert len(caught.value.message) < 500
+    assert len(caught.value.param or "") <= 200
+
+
+def test_text_may_hold_as_many_commas_and_brackets_as_it_likes() -> None:
+    text = 'f({"a": [1, 2]}) \\ \\" ' * 60_000
+    body = parse(chat.ChatCompletions, json.dumps(CHAT | {"messages": [{**USER, "content": text}]}).encode())
+    assert body.messages[0].content == text
