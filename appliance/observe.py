@@ -246,3 +246,6 @@ def log_to(folder: Path, *, console: bool = True) -> None:
         screen.setFormatter(_Plain())
         root.handlers.append(screen)
     root.propagate = False
+    # what the server would say of a request is said by us, without a traceback that could hold a prompt
+    server = logging.getLogger("uvicorn")
+    server.handlers, server.propagate = [logging.NullHandler()], False

@@ -19,7 +19,7 @@ from appliance.api.bodies.base import Body, Bound, parse
 from appliance.config import Limits
 from appliance.core import Caller, Dialect, Operation, Request
 from appliance.engines.fleet import Fleet
-from appliance.errors import BodyTooLarge, Refused
+from appliance.errors import BodyTooLarge, Loading, Refused
 from appliance.observe import Metrics
 from appliance.pipeline import Pipeline
 
@@ -188,6 +188,9 @@ class Exchange(Response):
             await reply.refuse(refusal)
         except CallerGone:
             pass
+        except asyncio.CancelledError:  # only the server's end does that, when its time to drain is over
+            await reply.refuse(Loading("the appliance is stopping; try again later", code="stopping", retry_after=30))
+            raise
         except Exception as bug:  # whatever it is, the caller gets an answer without its details
             # the type and place only: the text of an unforeseen error could hold a prompt
             trace = bug.__traceback__

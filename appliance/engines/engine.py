@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -24,7 +25,7 @@ from appliance.errors import ApplianceError, EngineFailed, Loading, UpstreamFail
 
 _PROBE_EVERY = 0.25
 _PROBE_PATIENCE = 120.0
-_STEADY_SECONDS = 60.0
+_STEADY = 60.0  # times the first wait: whoever ran so long is not in a loop of crashes
 _LONGEST_BACKOFF = 60.0
 _MOST_DOUBLINGS = 60  # far over the longest backoff, far below a float's end
 
@@ -157,21 +158,20 @@ class Engine:
         failures = 0
         while not self._end_asked.is_set():
             launch: Launch | None = None
-            began = self._clock()
+            ready_at = math.inf
             try:
                 self.starts += 1
                 self.stage = "checking weights"
                 self._become(State.STARTING)
                 if (launch := await self._command()) is not None:
-                    began = self._clock()
                     await self._start(launch)
-                    began = self._clock()
+                    ready_at = self._clock()
                     await self._watch()
             except (ApplianceError, OSError) as failure:  # OSError: a full disk, a folder that is gone
                 self._become(State.FAILED, str(failure))
             finally:
                 await self._clear(launch)
-            if self._clock() - began > _STEADY_SECONDS:
+            if self._clock() - ready_at > _STEADY * self.backoff:
                 failures = 0
             if not self._end_asked.is_set():
                 delay = min(self.backoff * 2.0 ** min(failures, _MOST_DOUBLINGS), _LONGEST_BACKOFF)

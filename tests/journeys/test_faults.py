@@ -155,8 +155,13 @@ async def test_fifty_requests_end_with_an_error_when_the_engines_worker_is_kille
 
 
 @pytest.mark.long
-async def test_a_hundred_kills_never_give_a_false_success(lone: Running) -> None:
+async def test_a_hundred_kills_never_give_a_false_success(house: House, start: Start) -> None:
+    house.settings["engines"]["restart_backoff_seconds"] = 0.005  # steady after 0.3 s, so that waits stay short
+    house.card("tiny")
+    house.serve("chat", "tiny")
+    lone = start(house)
     for _ in range(100):
+        lone.ready()
         (pid,) = until(lone.engine_pids)
         await _killed(lone, lambda pid=pid: os.kill(pid, signal.SIGKILL), "tokens=inf gap=0.05")  # type: ignore[misc]
 
@@ -326,3 +331,23 @@ def test_an_appliance_told_to_end_lets_requests_finish_and_leaves_nothing(house:
     _, alive = psutil.wait_procs(family, timeout=5)
     assert not alive
     assert not list((house.state / "run").glob("e*/engine.sock"))
+
+
+def test_a_stream_that_outlasts_the_drain_ends_in_an_error_and_no_success(house: House, start: Start) -> None:
+    house.card("tiny")
+    house.serve("chat", "tiny")
+    house.settings["listen"]["shutdown_seconds"] = 1
+    running = start(house).ready()
+    path = "/v1/chat/completions"
+    with (
+        running.client() as client,
+        client.stream("POST", path, json=body(path, "tokens=inf gap=0.05", stream=True)) as answer,
+    ):
+        pieces = answer.iter_text()
+        text = next(pieces)
+        running.process.send_signal(signal.SIGTERM)
+        text += "".join(pieces)
+    assert '"code":"stopping"' in text
+    assert "[DONE]" not in text
+    assert running.stop() == 0
+    assert "Traceback" not in running.output.read_text()
