@@ -552,7 +552,6 @@ class Engine:
             data = [{"index": i, "object": "embedding", "embedding": [0.5] * width} for i in range(len(inputs))]
             return {**base, "object": "list", "data": data}
         if path == "/v1/rerank":
-            base["usage"] = {"prompt_tokens": size, "total_tokens": size}
             results = [
                 {"index": i, "document": {"text": text}, "relevance_score": 1 / (1 + i)}
                 for i, text in enumerate(body["documents"])
@@ -560,7 +559,7 @@ class Engine:
             return {
                 "id": "rerank-1",
                 "model": self.name,
-                "usage": usage,
+                "usage": {"prompt_tokens": size, "total_tokens": size},
                 "results": results[: body.get("top_n") or None],
             }
         second = body["text_2"] if isinstance(body["text_2"], list) else [body["text_2"]]
