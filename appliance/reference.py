@@ -56,7 +56,7 @@ client = Anthropic(base_url="http://127.0.0.1:8000", api_key="sk-appliance-...")
 
 Only the paths below exist. A field is passed on, or *ignored* (documented by OpenAI or Anthropic, but without
 meaning here: accepted and dropped), or refused by name. `x-request-id` is taken over from the request, or made,
-and comes back with every answer but the refusal of what can't be read as HTTP. Errors have OpenAI's envelope,
+and comes back with every answer. Errors have OpenAI's envelope,
 under `/v1/messages` Anthropic's.
 """
 

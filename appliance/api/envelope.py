@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Protocol
 
 from appliance.core import Dialect
-from appliance.errors import Refused
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -17,12 +17,36 @@ _ANTHROPIC_TYPES = {
 }
 
 
+class Refusal(Protocol):
+    """What an error answer is made from: a `Refused`, or a refusal on the wire."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def kind(self) -> str:
+        """OpenAI's `type`."""
+
+    @property
+    def message(self) -> str:
+        """What to do, for a person."""
+
+    @property
+    def code(self) -> str | None:
+        """A stable word for programs."""
+
+    @property
+    def param(self) -> str | None:
+        """The offending field."""
+
+
 def dialect_of(path: str) -> Dialect:
     """The dialect of errors under `path`."""
     return Dialect.MESSAGES if path.startswith("/v1/messages") else Dialect.CHAT_COMPLETIONS
 
 
-def whole(refusal: Refused, dialect: Dialect, request_id: str) -> bytes:
+def whole(refusal: Refusal, dialect: Dialect, request_id: str) -> bytes:
     """The body of an error answer."""
     if dialect is Dialect.MESSAGES:
         message = refusal.message
@@ -33,7 +57,7 @@ def whole(refusal: Refused, dialect: Dialect, request_id: str) -> bytes:
     return _json({"error": _openai(refusal)})
 
 
-def event(refusal: Refused, dialect: Dialect, request_id: str) -> bytes:
+def event(refusal: Refusal, dialect: Dialect, request_id: str) -> bytes:
     """The event that ends a stream which can't go on."""
     if dialect is Dialect.MESSAGES:
         return b"event: error\ndata: " + whole(refusal, dialect, request_id) + b"\n\n"
@@ -44,7 +68,7 @@ def event(refusal: Refused, dialect: Dialect, request_id: str) -> bytes:
     return b"data: " + whole(refusal, dialect, request_id) + b"\n\n"
 
 
-def _openai(refusal: Refused) -> dict[str, str | None]:
+def _openai(refusal: Refusal) -> dict[str, str | None]:
     return {"message": refusal.message, "type": refusal.kind, "param": refusal.param, "code": refusal.code}
 
 

@@ -766,3 +766,13 @@ def test_noise_never_breaks_the_server(plain: Door, raw: bytes, seed: int) -> No
             assert status in (100, 200, 400, 413, 431)
     assert len(plain.app.scopes) - reached <= raw.count(b"HTTP/") + 1
     assert answers(plain.say(get("/alive", "Connection: close")))[0][2] == b"/alive"
+
+
+def test_a_refusal_has_the_envelope_of_its_path_and_an_id(plain: Door) -> None:
+    for path, shape in (("/v1/messages", {"type", "error", "request_id"}), ("/v1/chat/completions", {"error"})):
+        with plain.connect() as sock:
+            sock.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {10**12}\r\n\r\n".encode())
+            status, headers, body = answers(everything(sock))[0]
+        assert status == 413
+        assert set(json.loads(body)) == shape
+        assert headers["x-request-id"].startswith("req_")

@@ -156,7 +156,7 @@ async def test_fifty_requests_end_with_an_error_when_the_engines_worker_is_kille
 
 @pytest.mark.long
 async def test_a_hundred_kills_never_give_a_false_success(house: House, start: Start) -> None:
-    house.settings["engines"]["restart_backoff_seconds"] = 0.005  # steady after 0.3 s, so that waits stay short
+    house.settings["engines"]["restart_backoff_seconds"] = 0.001  # steady after 0.06 s, so that waits stay short
     house.card("tiny")
     house.serve("chat", "tiny")
     lone = start(house)

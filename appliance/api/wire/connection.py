@@ -299,7 +299,7 @@ class WireProtocol(HttpToolsProtocol):
         else:
             unanswered = cycle is None or cycle.response_complete
         if unanswered and not self.pipeline:
-            self.transport.write(refusal.answer(self.server_state.default_headers))
+            self.transport.write(refusal.answer(self.server_state.default_headers, getattr(self, "url", None) or b""))
         self._forget()
         self._linger()
 

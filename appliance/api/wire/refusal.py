@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
+
+from appliance.api import envelope
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +18,25 @@ class Refusal:
     message: str
     retry_after: int | None = None
 
-    def answer(self, headers: list[tuple[bytes, bytes]]) -> bytes:
-        """The complete HTTP response in OpenAI's error envelope; `headers` are the server's own (date)."""
-        error = {"message": self.message, "type": "invalid_request_error", "param": None, "code": self.code}
-        body = json.dumps({"error": error}).encode()
+    @property
+    def kind(self) -> str:
+        """OpenAI's `type`."""
+        return "server_error" if self.status >= 500 else "invalid_request_error"
+
+    @property
+    def param(self) -> None:
+        """No field is to blame: none was read."""
+
+    def answer(self, headers: list[tuple[bytes, bytes]], path: bytes) -> bytes:
+        """The complete HTTP response in the envelope that goes with `path`; `headers` are the server's own (date)."""
+        id_ = f"req_{secrets.token_hex(12)}"
+        body = envelope.whole(self, envelope.dialect_of(path.decode("latin-1")), id_)
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()]
         lines += [name + b": " + value for name, value in headers]
         if self.retry_after is not None:
             lines.append(b"retry-after: %d" % self.retry_after)
         lines += [b"content-type: application/json", b"content-length: %d" % len(body), b"connection: close"]
+        lines.append(b"x-request-id: " + id_.encode())
         return b"\r\n".join([*lines, b"", body])
 
 
