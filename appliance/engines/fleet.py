@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
@@ -119,7 +118,6 @@ class Fleet:
         self._served: dict[str, Served] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._number = itertools.count(1)
-        self._log = logging.getLogger("appliance.engines")
 
     @property
     def served(self) -> Mapping[str, Served]:
