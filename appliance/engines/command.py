@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from appliance.config import LocalModel
+from appliance.telemetry import SILENT
 from appliance.weights.card import Card
 
 _MOST = 1024
@@ -118,10 +119,9 @@ def launch(spec: Spec, folder: Path, cache: Path, log: Path) -> Launch:
         "TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"),
         "TRITON_CACHE_DIR": str(cache / "triton"),
         "HF_HOME": str(cache / "huggingface"),
-        "HF_HUB_OFFLINE": "1",
-        "TRANSFORMERS_OFFLINE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
+        **SILENT,
+        # a package that vLLM loads for clouds would run the file model.py from where those put models
+        "SAGEMAKER_MODEL_PATH": "/nonexistent",
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_LOGGING_COLOR": "0",
         # vLLM would pin every engine to the same cores, where beside a busy one a second doesn't even start;

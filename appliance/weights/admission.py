@@ -1,14 +1,26 @@
-"""Which files may become part of a model's weights. Decided by name, before anything is opened."""
+"""Which files may become part of a model's weights: decided by name first, then by what they hold."""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
 from appliance.errors import PreparationFailed
+from appliance.weights.content import objection
 
 ADMITTED = frozenset({".safetensors", ".json", ".txt", ".jinja", ".model"})
-CODE = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py"})
-"""What loading would execute: pickles and Python."""
+CODE = frozenset(
+    {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".py", ".pyc", ".so"}
+)
+"""What loading would execute: pickles, Python and native code."""
+
+
+def belongs(name: str) -> bool:
+    """Whether a file of that name, relative with `/`, may be part of a model."""
+    path = PurePosixPath(name)
+    suffix = path.suffix.lower()
+    hidden = any(part.startswith(".") for part in path.parts)
+    named = suffix in ADMITTED or (path.name.startswith(("LICENSE", "NOTICE")) and suffix not in CODE)
+    return named and not hidden
 
 
 def admits(name: str) -> bool:
@@ -16,25 +28,36 @@ def admits(name: str) -> bool:
 
     Raises `PreparationFailed` for a file that could bring code.
     """
-    path = PurePosixPath(name)
-    if path.suffix.lower() in CODE:
+    if PurePosixPath(name).suffix.lower() in CODE:
         raise PreparationFailed(
-            f"{name} can run code when it is loaded (pickle or Python) and isn't let in. Take the checkpoint's "
-            "safetensors version and remove this file from the source."
+            f"{name} can run code when it is loaded (pickle, Python or native) and isn't let in. Take the "
+            "checkpoint's safetensors version and remove this file from the source."
         )
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and (path.suffix.lower() in ADMITTED or path.name.startswith(("LICENSE", "NOTICE")))
+    return belongs(name)
 
 
 def admitted(checkpoint: Path) -> list[str]:
     """The files below `checkpoint` that belong to the model, as relative paths with `/`, sorted.
 
-    Raises `PreparationFailed` for files that could bring code, and if config.json or the safetensors are missing.
+    Raises `PreparationFailed` for files that could bring code, that aren't what their name says or that are links
+    out of the folder, and if config.json or the safetensors are missing.
     """
-    files = (path.relative_to(checkpoint).as_posix() for path in checkpoint.rglob("*") if path.is_file())
-    names = sorted(name for name in files if admits(name))
+    inside = checkpoint.resolve()
+    names = []
+    for path in sorted(checkpoint.rglob("*")):
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            raise PreparationFailed(
+                f"{path} is a link that leads out of its folder. Bring the file itself: `cp -rL` copies a folder "
+                "with what its links lead to."
+            )
+        name = path.relative_to(checkpoint).as_posix()
+        if path.is_file() and admits(name):
+            names.append(name)
     if "config.json" not in names:
         raise PreparationFailed(f"{checkpoint} holds no config.json; is it the folder of a checkpoint?")
     if not any(name.endswith(".safetensors") for name in names):
         raise PreparationFailed(f"{checkpoint} holds no .safetensors file; take the checkpoint's safetensors version.")
+    for name in names:
+        if found := objection(checkpoint / name):
+            raise PreparationFailed(f"{checkpoint / name} {found}. It isn't let in; bring the right file.")
     return names

@@ -31,8 +31,28 @@ InnerPath = Annotated[str, AfterValidator(_inside)]
 Texts = Annotated[tuple[str, ...], Field(strict=False)]
 
 
+_REMOTE_CODE = re.compile(
+    r"(.*(remote|custom|dynamic)_?code.*)|(auto_?map(ping)?)|(allow_?)?(pickles?|unsafe)(_.*)?|load_?format|"
+    r"hf_?overrides|(vllm|engine|extra)_?(args|arguments|options)|(custom_?)?(pipelines?|modeling)|plugins?",
+    re.IGNORECASE,
+)
+"""What people try, to have code of a model run or a pickle loaded, in any spelling."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_remote_code(cls, given: object) -> object:
+        for key in given if isinstance(given, dict) else ():
+            if _REMOTE_CODE.fullmatch(str(key).replace("-", "_")):
+                raise ValueError(
+                    f"`{key}` isn't offered: code that comes with a model is never run and only safetensors are "
+                    "loaded, because either could do all that an engine can. Remove it; a model that vLLM doesn't "
+                    "know by itself can't be served."
+                )
+        return given
 
 
 class Package(_Part):

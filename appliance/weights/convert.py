@@ -43,7 +43,9 @@ def load(source: Path) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     if source.suffix != ".gguf":
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=torch.bfloat16, use_safetensors=True, trust_remote_code=False
+        )
         return model, AutoTokenizer.from_pretrained(source)
     # transformers parses the header four times in pure Python; once is 10 s less
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from appliance.errors import WeightsInvalid
-from appliance.weights.card import Card
+from appliance.weights.admission import belongs
+from appliance.weights.card import CONVERTED, Card
+from appliance.weights.content import objection
 
 NAME = "manifest.json"
 
@@ -40,8 +42,17 @@ class Manifest(BaseModel):
     files: Mapping[str, File]
 
     def fits(self, card: Card) -> bool:
-        """Whether these weights are the ones that `card` describes."""
-        return self.source == recorded_source(card) and self.quantization == card.quantization
+        """Whether these weights are the ones that `card` describes, by its own checksums where files are unchanged."""
+        if self.source != recorded_source(card) or self.quantization != card.quantization:
+            return False
+        package = card.source.package
+        pinned = dict(card.checksums)
+        if package is not None:
+            pinned[PurePosixPath(package.file).name] = package.sha256
+        converted = self.tools and (card.quantization in CONVERTED or any(name.endswith(".gguf") for name in pinned))
+        return bool(converted) or all(
+            self.files[name].sha256 == digest for name, digest in pinned.items() if name in self.files
+        )
 
 
 def recorded_source(card: Card) -> dict[str, Any]:
@@ -58,7 +69,8 @@ def sha256(path: Path) -> str:
 def write(weights: Path, card: Card, tools: Mapping[str, str]) -> Manifest:
     """Record all files now in `weights`."""
     files = {
-        name: File(sha256=sha256(weights / name), bytes=(weights / name).stat().st_size) for name in _present(weights)
+        name: File(sha256=sha256(weights / name), bytes=(weights / name).stat().st_size)
+        for name in sorted(_present(weights))
     }
     manifest = Manifest(source=recorded_source(card), quantization=card.quantization, tools=dict(tools), files=files)
     (weights / NAME).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
@@ -78,7 +90,8 @@ def read(weights: Path) -> Manifest:
 def verify(weights: Path) -> Manifest:
     """Read every file and compare it with the record; about a second per GB.
 
-    Raises `WeightsInvalid` naming the first file that is missing, differs or was never recorded.
+    Raises `WeightsInvalid` naming the first file that is missing, differs, was never recorded, or that should not
+    have been let in whatever the record says.
     """
     manifest = read(weights)
     present = _present(weights)
@@ -88,9 +101,25 @@ def verify(weights: Path) -> Manifest:
         path = weights / name
         if name not in present:
             raise WeightsInvalid(f"{path} is missing. {_remedy(weights)}")
-        if path.is_symlink() or path.stat().st_size != expected.bytes or sha256(path) != expected.sha256:
+        ours = path.is_file() and not path.is_symlink()
+        if not ours or path.stat().st_size != expected.bytes or sha256(path) != expected.sha256:
             raise WeightsInvalid(f"{path} isn't the file that was prepared: its checksum differs. {_remedy(weights)}")
+        # whoever can write here can also write a record
+        found = objection(path, tables=False) if belongs(name) else "is no file of a model"
+        if found:
+            raise WeightsInvalid(f"{path} {found}. It isn't loaded. {_remedy(weights)}")
     return manifest
+
+
+def vouch(weights: Path, card: Card) -> str:
+    """Verify `weights` as those of `card` and return their fingerprint, the SHA-256 of the record.
+
+    Raises `WeightsInvalid` as `verify` does, and when the card describes other weights.
+    """
+    manifest = verify(weights)
+    if not manifest.fits(card):
+        raise WeightsInvalid(f"{weights} isn't what the card describes: one of the two has changed. {_remedy(weights)}")
+    return hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
 
 
 def _present(weights: Path) -> set[str]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from appliance.errors import PreparationFailed, WeightsInvalid
+from appliance.telemetry import SILENT
 from appliance.weights import manifest
 from appliance.weights.admission import admitted
 from appliance.weights.card import CONVERTED, Card, Package, load_card, named
@@ -119,16 +120,18 @@ def _build(card: Card, folder: Path, environment: Path, progress: Progress) -> N
     root = source.parent if source.is_file() else source
     for name, digest in card.checksums.items():
         _check(root / name, digest)
+    # what isn't let in isn't handed to the converter either
+    names = [] if source.suffix == ".gguf" else admitted(source)
     tools: Mapping[str, str] = {}
     if source.suffix == ".gguf" or _needs_conversion(source, card):
         converted = staging / "converted"
         converted.mkdir()
         tools = _convert(source, converted, card, environment, progress)
-        _take(converted, weights, linked=True)
+        _take(converted, admitted(converted), weights, linked=True)
     else:
         progress(f"taking over {root.name}")
         # a package's files are shared with the installer's cache, so these are copied
-        _take(root, weights, linked=card.source.package is None)
+        _take(root, names, weights, linked=card.source.package is None)
     progress("recording checksums")
     manifest.write(weights, card, tools)
 
@@ -223,8 +226,7 @@ def _convert(source: Path, out: Path, card: Card, environment: Path, progress: P
                 "PATH": os.defpath,
                 "HOME": str(out.parent),
                 "TMPDIR": str(out.parent),
-                "HF_HUB_OFFLINE": "1",
-                "DO_NOT_TRACK": "1",
+                **SILENT,
                 "TOKENIZERS_PARALLELISM": "false",
             },
         ) as process,
@@ -249,9 +251,9 @@ def _convert(source: Path, out: Path, card: Card, environment: Path, progress: P
     raise PreparationFailed(f"The conversion ended with status {process.returncode}: {last[:500]}")
 
 
-def _take(checkpoint: Path, weights: Path, *, linked: bool) -> None:
-    """Bring the admitted files of `checkpoint` into `weights`, as hard links where that is possible."""
-    for name in admitted(checkpoint):
+def _take(checkpoint: Path, names: list[str], weights: Path, *, linked: bool) -> None:
+    """Bring the files `names` of `checkpoint` into `weights`, as hard links where that is possible."""
+    for name in names:
         target = weights / name
         target.parent.mkdir(parents=True, exist_ok=True)
         original = (checkpoint / name).resolve()

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from appliance.config import Limits, LocalModel
 from appliance.engines.command import Launch, Spec, launch
+from appliance.telemetry import SILENT
 from appliance.weights.card import Card
 
 HOUSE = Path("/house")
@@ -133,8 +134,17 @@ def test_the_environment_is_made_and_not_inherited(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("FAR_KEY", "sk-canary")
     env = of(spec()).env
     assert "sk-canary" not in str(env)
-    assert {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items() <= env.items()
     assert env["HOME"] == "/house/cache"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_switch_that_silences_a_dependency_is_set(device: Literal["cpu", "cuda"]) -> None:
+    env = of(spec(device=device)).env
+    assert SILENT.items() <= env.items()
+    assert {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}.items() <= SILENT.items()
+    assert env["VLLM_USAGE_STATS_SERVER"] == env["FLASHINFER_CUBINS_REPOSITORY"] == ""
+    assert env["VLLM_PLUGINS"] == "bitsandbytes"
+    assert not Path(env["SAGEMAKER_MODEL_PATH"]).exists()
 
 
 def test_it_may_read_its_weights_and_environment_and_write_its_own_folders_only() -> None:

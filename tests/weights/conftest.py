@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.fakes.house import safetensors
 
 ROOT = Path(__file__).resolve().parents[2]
 PREPARE = ROOT / ".venvs" / "prepare"
@@ -48,9 +49,7 @@ def write_checkpoint(folder: Path, *, quantization: dict[str, Any] | None = None
     config = {"model_type": "llama"} | ({"quantization_config": quantization} if quantization else {})
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
-    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-    data = bytes(index % 251 for index in range(size))
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + data)
+    (folder / "model.safetensors").write_bytes(safetensors(bytes(index % 251 for index in range(size))))
     return folder
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from appliance.errors import CardInvalid
 from appliance.weights.card import load_card, named
-from tests.weights.conftest import ROOT, write_card
+from tests.weights.conftest import ROOT, card, write_card
 
 SHIPPED = sorted((ROOT / "models").glob("*/card.yaml"))
 
@@ -49,6 +49,21 @@ def test_a_wrong_card_is_refused_where_it_is_wrong(models: Path, changed: dict[s
         load_card(write_card(models / "tiny", **changed))
     assert said in str(refusal.value)
     assert "line " in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["trust_remote_code", "trust-remote-code", "trustRemoteCode", "remote_code", "auto_map", "allow_pickle",
+     "load_format", "custom_code", "hf_overrides", "vllm_args", "extra-args", "unsafe", "plugins"],
+)  # fmt: skip
+@pytest.mark.parametrize("section", [None, "chat", "hardware", "source"])
+def test_a_card_that_asks_for_code_is_told_why_not(models: Path, section: str | None, field: str) -> None:
+    whole = card()
+    changed = {field: True} if section is None else {section: {**whole.get(section, {}), field: True}}
+    with pytest.raises(
+        CardInvalid, match=rf"line \d+: .*`{field}` isn't offered: code that comes with a model is never"
+    ):
+        load_card(write_card(models / "tiny", **changed))
 
 
 def test_a_name_that_leads_out_of_the_folder_is_no_model(models: Path) -> None:
