@@ -19,7 +19,9 @@ RUN apt-get update \
 # The numbers are fixed, because volumes on the host are owned by numbers.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/appliance --shell /usr/sbin/nologin \
         appliance \
-    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/appliance
+    && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/appliance \
+    # Where a Unix socket can be shared with a proxy: a new volume takes over owner and mode.
+    && install --directory --owner 10001 --group 10001 --mode 0750 /run/appliance
 
 # --- The environments; nothing of this stage but .venvs is kept --------------------------------------------------
 FROM base AS build

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 
+_RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -43,21 +46,30 @@ class Progress:
             sys.stderr.flush()
 
 
+def alarm(text: str) -> str:
+    """`text` in red, where that is shown: on a terminal, or if FORCE_COLOR says so (NO_COLOR: never)."""
+    wanted = "NO_COLOR" not in os.environ and ("FORCE_COLOR" in os.environ or sys.stdout.isatty())
+    return f"{_RED}{text}{_PLAIN}" if wanted else text
+
+
 def welcome(address: str, key: str | None, model: str | None, missing: Sequence[str], keys_file: str) -> None:
     """Print the address, a first key where one was made, and a line that works as pasted."""
     shown = f"{key}      shown this once, stored only as a hash"
     kept = f"the one shown at the first start (lost? stop, delete {keys_file}, start again)"
+    url, option = address, ""
+    if address.startswith("unix:"):  # there a URL needs a host, but which one says nothing
+        url, option = "http://localhost", f"--unix-socket {shlex.quote(address.removeprefix('unix:'))} "
     lines = [
         "",
-        f"  Address   {address}/v1      (docs: {address}/docs)",
+        f"  Address   {address if option else f'{url}/v1'}      (docs: {url}/docs)",
         f"  Key       {shown if key else kept}",
-        *(f"  ! The seal is not complete: {part}" for part in missing),
+        *(alarm(f"  ! The seal is not complete: {part}") for part in missing),
     ]
     if model:
         body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
         lines += [
             "",
-            f"  curl {address}/v1/chat/completions \\",
+            f"  curl {option}{url}/v1/chat/completions \\",
             f"    -H 'Authorization: Bearer {key or '<key>'}' -H 'Content-Type: application/json' \\",
             f"    -d '{body}'",
         ]

@@ -120,6 +120,8 @@ def build(house: House, version: str) -> Door:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's OpenTelemetry would take an exporter from the environment that we were started in
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.exchanges = {}
     for route in MODEL_ROUTES:
@@ -197,9 +199,11 @@ def _add_health(app: FastAPI, house: House) -> None:
         states = {
             name: _state(served.engine.state if served.engine else None) for name, served in house.fleet.served.items()
         }
-        fit = all(served.ready for served in house.fleet.served.values())
-        headers = {} if fit else {"retry-after": "5"}
-        return JSONResponse({"status": "ready" if fit else "not ready", "models": states}, 200 if fit else 503, headers)
+        fit, proven = all(served.ready for served in house.fleet.served.values()), house.pipeline.proven
+        shown = {"status": "ready" if fit and proven else "not ready", "models": states}
+        if not proven:
+            shown["egress"] = "not proven"
+        return JSONResponse(shown, 200) if fit and proven else JSONResponse(shown, 503, {"retry-after": "5"})
 
     @app.get("/metrics", tags=["Operation"], summary="Prometheus metrics", response_class=Response)
     async def metrics() -> Response:

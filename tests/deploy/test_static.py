@@ -9,15 +9,17 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from appliance import config
-from appliance.engines import kernel
+from appliance.seal import kernel
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "configs" / "container"
 SYSTEMD = ROOT / "configs" / "systemd"
+KUBERNETES = ROOT / "configs" / "kubernetes"
 STATE = "/var/lib/appliance"
 NAMESPACES = {
     "user": kernel.CLONE_NEWUSER,
@@ -163,6 +165,120 @@ def test_a_composed_service_has_no_privilege_it_can_do_without(name: str) -> Non
     assert int(service["stop_grace_period"].removesuffix("s")) > drain_seconds()
 
 
+def test_the_sealed_profile_is_the_other_one_without_a_network() -> None:
+    sealed = yaml.safe_load((CONTAINER / "compose.sealed.yaml").read_text())
+    inside, proxy, usual = sealed["services"]["appliance"], sealed["services"]["proxy"], services()["cpu"]
+    assert inside["network_mode"] == "none"
+    assert "ports" not in inside
+    differs = {key for key in {*inside, *usual} if inside.get(key) != usual.get(key)}
+    assert differs == {"network_mode", "ports", "environment", "volumes"}, "else it says the same as compose.yaml"
+    assert set(usual["volumes"]) < set(inside["volumes"])
+
+    loaded = config.load(CONTAINER / "sealed" / "appliance.yaml")
+    plain = config.load(CONTAINER / "appliance.yaml")
+    assert loaded.settings.model_copy(update={"listen": plain.settings.listen}) == plain.settings
+    path = loaded.settings.listen.socket
+    assert path is not None
+    assert f"unix:{path}" == inside["environment"]["APPLIANCE_HEALTH_URL"]
+    assert f"server unix:{path};" in (CONTAINER / "sealed" / "nginx.conf").read_text()
+    assert f"door:{path.parent}" in inside["volumes"]
+    made = [rest for word, rest in stages()["cpu"] if word == "RUN" and f"--mode 0750 {path.parent}" in rest]
+    assert made, "a new volume would be root's: the image has to have the folder"
+
+    assert proxy["user"].endswith(":10001"), "the socket is for the appliance's group"
+    assert f"door:{path.parent}:ro" in proxy["volumes"]
+    assert proxy["read_only"] is True
+    assert proxy["cap_drop"] == ["ALL"]
+    assert not [volume for volume in proxy["volumes"] if volume.startswith(("state", "../"))], "no key, no model"
+    assert re.search(r":(?!latest)[\w.-]+$", proxy["image"])
+
+
+def test_the_sealed_unit_has_a_network_of_its_own_and_one_door() -> None:
+    door, sealed = unit("appliance.socket"), unit("sealed.conf")
+    assert sealed["PrivateNetwork"] == ["yes"]
+    assert sealed["Requires"] == sealed["After"] == ["appliance.socket"]
+    assert door["ListenStream"] == ["127.0.0.1:8000"], "exactly one, and out of reach for the network"
+    assert door["SocketMode"] == ["0660"]
+    assert "Accept" not in door
+
+
+def manifests(folder: str) -> list[dict[str, Any]]:
+    """What `kubectl apply --kustomize` would send. Needs no cluster."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl isn't installed")
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(KUBERNETES / folder)], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    return list(yaml.safe_load_all(built.stdout))
+
+
+def the(kind: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    (one,) = [each for each in found if each["kind"] == kind]
+    return one
+
+
+@pytest.mark.parametrize(
+    "file", sorted(KUBERNETES.glob("*/*.yaml")), ids=lambda file: f"{file.parent.name}/{file.name}"
+)
+def test_every_manifest_keeps_to_its_schema(file: Path) -> None:
+    for document in yaml.safe_load_all(file.read_text()):
+        if document["kind"] != "Kustomization":
+            for version in ("1.33", kubernetes_validate.latest_version()):
+                kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_a_pod_has_the_options_of_the_container() -> None:
+    pod = the("StatefulSet", list(yaml.safe_load_all((KUBERNETES / "cpu" / "appliance.yaml").read_text())))["spec"]
+    assert pod["replicas"] == 1
+    pod = pod["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is pod["enableServiceLinks"] is pod["hostUsers"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} & set(pod)
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["runAsGroup"] == 10001
+    assert pod["terminationGracePeriodSeconds"] > drain_seconds()
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "Localhost", "localhostProfile": "appliance.json"},
+        "procMount": "Unmasked",
+        "appArmorProfile": {"type": "Unconfined"},
+    }
+    paths = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "liveness", "readiness")}
+    assert paths == {"startup": "/health/live", "liveness": "/health/live", "readiness": "/health/ready"}
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert mounts == {STATE, "/opt/appliance/models", "/tmp"}  # noqa: S108 - as in the image
+    assert not [volume for volume in pod["volumes"] if "hostPath" in volume], "a daemon's socket is a way out"
+
+
+def test_no_pod_beside_it_can_send_and_only_labelled_namespaces_come_in() -> None:
+    documents = list(yaml.safe_load_all((KUBERNETES / "cpu" / "appliance.yaml").read_text()))
+    (policy,) = yaml.safe_load_all((KUBERNETES / "cpu" / "network-policy.yaml").read_text())
+    served, spec = the("StatefulSet", documents), policy["spec"]
+    assert policy["metadata"]["namespace"] == served["metadata"]["namespace"]
+    assert spec["podSelector"] == {}, "every pod of the namespace"
+    assert served["spec"]["template"]["metadata"]["labels"] == the("Service", documents)["spec"]["selector"]
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    assert spec["egress"] == []
+    ((rule),) = spec["ingress"]
+    assert list(rule["from"][0]) == ["namespaceSelector"]
+    assert rule["from"][0]["namespaceSelector"]["matchLabels"]
+    (port,) = served["spec"]["template"]["spec"]["containers"][0]["ports"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": port["containerPort"]}]
+
+
+def test_the_gpu_is_an_overlay_that_changes_nothing_else() -> None:
+    on_cpu, on_gpu = manifests("cpu"), manifests("gpu")
+    container = the("StatefulSet", on_gpu)["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "inference-appliance:gpu"
+    assert container["resources"]["limits"].pop("nvidia.com/gpu") == "1"
+    usual = the("StatefulSet", on_cpu)["spec"]["template"]["spec"]["containers"][0]
+    container["image"], container["resources"]["limits"] = usual["image"], usual["resources"]["limits"]
+    assert on_cpu == on_gpu
+
+
 def drain_seconds() -> float:
     return config.load(CONTAINER / "appliance.yaml").settings.listen.shutdown_seconds + 10
 
@@ -217,22 +333,22 @@ def test_the_unit_runs_without_privileges_and_stops_gently() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze isn't installed")
-def test_systemd_understands_the_unit_and_rates_it_well(tmp_path: Path) -> None:
+def test_systemd_understands_the_units_and_rates_the_service_well(tmp_path: Path) -> None:
     """Every key and value is one that systemd knows; its own score stays in the green."""
     # As installed, but for programs and pages that are elsewhere on this machine.
-    text = (SYSTEMD / "appliance.service").read_text()
-    text = re.sub(r"(?m)^(Exec\w+)=/opt.*", r"\1=/bin/true", text)
-    copy = tmp_path / "appliance.service"
-    copy.write_text(re.sub(r"(?m)^Documentation=.*\n", "", text))
+    for name in ("appliance.service", "appliance.socket"):
+        text = re.sub(r"(?m)^(Exec\w+)=/opt.*", r"\1=/bin/true", (SYSTEMD / name).read_text())
+        (tmp_path / name).write_text(re.sub(r"(?m)^Documentation=.*\n", "", text))
     drop_in = tmp_path / "appliance.service.d"
-    for with_gpu in (False, True):
-        if with_gpu:
-            drop_in.mkdir()
-            shutil.copy(SYSTEMD / "gpu.conf", drop_in)
-        verify = ["systemd-analyze", "verify", "--man=no", str(copy)]
+    drop_in.mkdir()
+    for drop_ins in ([], ["gpu.conf"], ["gpu.conf", "sealed.conf"]):
+        for name in drop_ins:
+            shutil.copy(SYSTEMD / name, drop_in)
+        units = [str(tmp_path / name) for name in ("appliance.service", "appliance.socket")]
+        verify = ["systemd-analyze", "verify", "--man=no", *units]
         result = subprocess.run(verify, capture_output=True, text=True, check=False)
-        about_us = [line for line in result.stderr.splitlines() if "appliance.service" in line or "gpu.conf" in line]
-        assert (result.returncode, about_us) == (0, [])
+        named = re.compile("|".join(map(re.escape, ["appliance.service", "appliance.socket", *drop_ins])))
+        assert (result.returncode, [line for line in result.stderr.splitlines() if named.search(line)]) == (0, [])
     security = ["systemd-analyze", "security", "--offline=true", "--threshold=35", str(SYSTEMD / "appliance.service")]
     rated = subprocess.run(security, capture_output=True, text=True, check=False)
     if "unrecognized option" in rated.stderr:

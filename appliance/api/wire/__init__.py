@@ -15,6 +15,16 @@ connections, at most once a second, finds those past theirs.
 
 from appliance.api.wire.certificate import Certificate
 from appliance.api.wire.limits import WireLimits
-from appliance.api.wire.server import WireServer, build_server, listen_tcp, listen_unix
+from appliance.api.wire.listening import base_url, listen_tcp, listen_unix, passed_socket
+from appliance.api.wire.server import WireServer, build_server
 
-__all__ = ["Certificate", "WireLimits", "WireServer", "build_server", "listen_tcp", "listen_unix"]
+__all__ = [
+    "Certificate",
+    "WireLimits",
+    "WireServer",
+    "base_url",
+    "build_server",
+    "listen_tcp",
+    "listen_unix",
+    "passed_socket",
+]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -119,23 +117,3 @@ def build_server(
         timeout_graceful_shutdown=drain_seconds,
     )
     return WireServer(config, limits, certificate)
-
-
-def listen_tcp(host: str, port: int) -> socket.socket:
-    """A bound TCP socket for `WireServer.serve`; port 0 takes a free one. Raises OSError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=2048)
-
-
-def listen_unix(path: Path, mode: int = 0o660) -> socket.socket:
-    """A bound Unix socket for `WireServer.serve`, in place of one left by a dead server. Raises OSError."""
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        path.unlink()
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(str(path))
-        path.chmod(mode)  # before listen(): nobody connects under the wider mode
-    except OSError:
-        sock.close()
-        raise
-    return sock
