@@ -1,74 +1,129 @@
-"""The in-house servers that a config names as endpoints, and the ways to them."""
+"""The in-house servers and the providers that a config names, and the ways to them."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from appliance.config import Config, RemoteModel
-from appliance.dispatch import outlet
+from appliance.config import Config, FilePath, Provider, RemoteModel
+from appliance.dispatch.dialler import Destination
+from appliance.dispatch.pair import Pair
+from appliance.dispatch.way import Route
 from appliance.engines.upstream import Upstream
-from appliance.errors import ConfigInvalid, Problem
+from appliance.errors import ConfigInvalid, OutletFailed, Problem
+from appliance.seal.parts import Seal
 
 
 class Endpoints:
     """Made before the gateway seals itself, from the config as it is then; `connect` works after."""
 
-    def __init__(self, config: Config) -> None:
-        """Read keys and authorities. Raises `ConfigInvalid` for those that can't be used."""
+    def __init__(self, config: Config, clearance_key: bytes | None = None) -> None:
+        """Read keys and authorities. Raises `ConfigInvalid` for those that can't be used.
+
+        `clearance_key` is the public key of whoever clears requests to providers; without it none goes out.
+        """
+        egress = config.settings.egress
         self.models: Mapping[str, RemoteModel] = {
             name: model for name, model in config.settings.models.items() if isinstance(model, RemoteModel)
         }
+        self.folder = config.state / "run" / "outlet"
+        """Holds the outlet's sockets, and is all of the state that the outlet sees."""
         self._headers = {name: _host(model) | _authorization(model, config) for name, model in self.models.items()}
-        self._orders = {
-            name: outlet.Order.of(model, config.state / "run" / f"o{number}.sock", _authority(name, model, config))
-            for number, (name, model) in enumerate(self.models.items(), 1)
+        in_house = {
+            name: _route(name, model, config)
+            for name, model in self.models.items()
             if not model.endpoint.startswith("unix:")
         }
-        self._outlet: subprocess.Popen[bytes] | None = None
-        self._life: int | None = None
+        outside = {name: _provider(name, provider, config) for name, provider in egress.providers.items()}
+        self._sockets = {name: self.folder / f"e{number}.sock" for number, name in enumerate(in_house, 1)}
+        self.providers: Mapping[str, Path] = {
+            name: self.folder / f"p{number}.sock" for number, name in enumerate(outside, 1)
+        }
+        """The Unix socket for each provider, which takes cleared requests only."""
+        self._routes = {self._sockets[name]: route for name, route in in_house.items()}
+        self._routes |= {self.providers[name]: route for name, route in outside.items()}
+        self._clearance_key = clearance_key
+        self._best_effort = egress.seal == "best-effort"
+        self._pair: Pair | None = None
+
+    @property
+    def sockets(self) -> list[Path]:
+        """Unix sockets of servers on this host that are endpoints."""
+        urls = [model.endpoint for model in self.models.values()]
+        return [Path(url.removeprefix("unix:")) for url in urls if url.startswith("unix:")]
+
+    @property
+    def destinations(self) -> list[Destination]:
+        """All that can be reached through the outlet."""
+        return [route.destination for route in self._routes.values()]
+
+    @property
+    def pids(self) -> dict[int, str]:
+        """What each process of the way out is: `outlet` or `dialler`. Empty where there is none."""
+        return self._pair.pids if self._pair else {}
+
+    @property
+    def seals(self) -> dict[str, Seal]:
+        """What holds around the `outlet` and the `dialler`. Empty where there is none."""
+        return self._pair.seals if self._pair else {}
 
     def open(self) -> None:
-        """Start the outlet, if there is an endpoint on the network."""
-        if self._orders:
-            self._outlet = outlet.start(list(self._orders.values()))
-            self._life = os.pidfd_open(self._outlet.pid)
+        """Start the outlet and the dialler, if there is a destination on the network.
+
+        Raises `SealUnavailable` when they can't be sealed as the config demands, and `OutletFailed`.
+        """
+        if self._routes:
+            self.folder.mkdir(mode=0o700)
+            self._pair = Pair(
+                self._routes, self.folder, clearance_key=self._clearance_key, best_effort=self._best_effort
+            )
 
     def close(self) -> None:
-        """End the outlet."""
-        if self._outlet is not None and self._outlet.stdin is not None:
-            self._outlet.stdin.close()
-        if self._life is not None:
-            os.close(self._life)
-            self._life = None
+        """End them."""
+        if self._pair is not None:
+            self._pair.close()
+            self._pair = None
 
     async def ended(self) -> None:
-        """Return when the outlet has ended, for whatever reason; never, where there is none.
+        """Return when the outlet or the dialler has ended, for whatever reason; never, where there is none.
 
-        No endpoint can be reached from then on: the gateway, sealed by then, can't start another outlet.
+        No endpoint can be reached from then on: the gateway, sealed by then, can't start another.
         One caller at a time; cancel it before `close`.
         """
-        gone = asyncio.Event()
-        if self._life is None:
-            await gone.wait()
-            return
-        loop, life = asyncio.get_running_loop(), self._life
-        loop.add_reader(life, gone.set)
-        try:
-            await gone.wait()
-        finally:
-            loop.remove_reader(life)
+        await (self._pair.ended() if self._pair else asyncio.Event().wait())
+
+    async def probe(self, order: Mapping[str, Any]) -> dict[str, str]:
+        """Carry out an order of `appliance.seal.probes` inside the outlet's seal: what became of each attempt.
+
+        A path in the order has to lie in `folder`. Raises `OutletFailed`, also where there is none, and
+        `TimeoutError` after some seconds without an answer.
+        """
+        if self._pair is None:
+            raise OutletFailed("no outlet was started: the config names nothing on the network")
+        return await self._pair.probe(order)
 
     async def connect(self, name: str, model: RemoteModel) -> Upstream:
         """The upstream of an endpoint."""
-        order = self._orders.get(name)
-        path = Path(order.socket) if order else Path(model.endpoint.removeprefix("unix:"))
+        path = self._sockets.get(name) or Path(model.endpoint.removeprefix("unix:"))
         return Upstream(path, prefix=_prefix(model), headers=self._headers[name], patience=model.stall_seconds)
+
+
+def _route(name: str, model: RemoteModel, config: Config) -> Route:
+    parts = urlsplit(model.endpoint)
+    tls = parts.scheme == "https"
+    destination = Destination(name, parts.hostname or "", parts.port or (443 if tls else 80), "in-house", tls)
+    return Route(destination, _authority(f"models.{name}.ca", model.ca, config))
+
+
+def _provider(name: str, provider: Provider, config: Config) -> Route:
+    parts = urlsplit(provider.url)
+    destination = Destination(name, parts.hostname or "", parts.port or 443, "provider", tls=True)
+    key = provider.key.read(config.file.parent) if provider.key else None
+    return Route(destination, _authority(f"egress.providers.{name}.ca", provider.ca, config), key)
 
 
 def _authorization(model: RemoteModel, config: Config) -> dict[str, str]:
@@ -85,16 +140,16 @@ def _host(model: RemoteModel) -> dict[str, str]:
     return {"host": f"{host}:{parts.port}" if parts.port not in (None, usual) else f"{host}"}
 
 
-def _authority(name: str, model: RemoteModel, config: Config) -> Path | None:
-    if model.ca is None:
+def _authority(field: str, ca: FilePath | None, config: Config) -> str | None:
+    if ca is None:
         return None
-    path = config.path(model.ca)
+    path = config.path(ca)
     try:
         ssl.create_default_context(cafile=path)
     except OSError as cause:
-        problem = Problem(f"models.{name}.ca", f"{path} can't be used: {cause.strerror or cause}")
+        problem = Problem(field, f"{path} can't be used: {cause.strerror or cause}")
         raise ConfigInvalid(str(config.file), [problem]) from cause
-    return path
+    return str(path)
 
 
 def _prefix(model: RemoteModel) -> str:

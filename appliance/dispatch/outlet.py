@@ -1,12 +1,20 @@
-"""The one process that may open connections, and only to the endpoints it was started with.
+"""The process through which requests leave the appliance, which itself can't open a connection.
 
-The gateway is sealed and can't dial. For each `endpoint:` of the config this process holds a Unix socket;
-what comes in there goes, over TLS where the URL says so, to that endpoint's address and nowhere else. It
-takes its orders once, from standard input, before anything a caller wrote can reach it; a gateway that was
-taken over can't widen them. Addresses that are not private are refused at every connection, so a name that
-someone points elsewhere leads nowhere. It isn't started when no endpoint is configured.
+Every `endpoint:` on the network and every provider of the config has a Unix socket here. What comes in there goes,
+over TLS where the URL says so, to that one destination: bytes as they are to a server in the house, cleared requests
+(appliance/dispatch/cleared.py) to a provider. The connections are opened by another process, the dialler, which can
+be told nothing but which one of the configured destinations is meant. So a caller's bytes are only where nothing
+can be dialled, and what dials sees none of them.
 
-    python -m appliance.dispatch.outlet LISTENER...
+The outlet is sealed like the gateway before it reads a byte of a caller's. It takes its orders once, before that;
+a gateway that was taken over can't widen them.
+
+    python -m appliance.dispatch.outlet CHANNEL LISTENER...
+
+Standard input: a line of JSON with the orders, then one line for each order to try the seal from inside. It ends
+when that closes, as it does when the gateway ends: the kernel's signal at a parent's death wouldn't come, since the
+gateway's seal keeps it from signalling whoever isn't under that seal, and that is held against it even while it dies.
+Standard output: a line about the seal, then one for each probe.
 """
 
 from __future__ import annotations
@@ -14,78 +22,28 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import ssl
-import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
 
-from appliance.config import RemoteModel, may_be_private
+import appliance
+from appliance.dispatch.dialler import Destination
+from appliance.dispatch.way import Dials, Route, Way, refusal
+from appliance.errors import SealUnavailable
+from appliance.seal import probes
+from appliance.seal.evidence import as_json, evidence
+from appliance.seal.gateway import seal_gateway
 
-_CONNECT_SECONDS = 10.0
+PROBE_SECONDS = 4
 _CHUNK = 64 * 1024
 
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """One endpoint: the Unix socket to listen on, and where its bytes go."""
-
-    socket: str
-    host: str
-    port: int
-    tls: bool
-    ca: str | None
-
-    @classmethod
-    def of(cls, model: RemoteModel, socket_path: Path, ca: Path | None) -> Order:
-        """The order for an endpoint's URL."""
-        parts = urlsplit(model.endpoint)
-        tls = parts.scheme == "https"
-        return cls(
-            str(socket_path), parts.hostname or "", parts.port or (443 if tls else 80), tls, str(ca) if ca else None
-        )
-
-
-def start(orders: list[Order]) -> subprocess.Popen[bytes]:
-    """Start the outlet; call it before the gateway seals itself. It ends when the returned `stdin` closes.
-
-    The sockets are bound here, so that a request that comes before the outlet is up waits and doesn't fail.
-    """
-    listeners = [_listen(order.socket) for order in orders]
-    numbers = [listener.fileno() for listener in listeners]
-    outlet = subprocess.Popen(
-        [sys.executable, "-m", "appliance.dispatch.outlet", *map(str, numbers)],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-        env={"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[2])},
-        pass_fds=numbers,
-    )
-    for listener in listeners:
-        listener.close()
-    assert outlet.stdin is not None  # noqa: S101 - asked for above
-    outlet.stdin.write(json.dumps([asdict(order) for order in orders]).encode() + b"\n")
-    outlet.stdin.flush()
-    return outlet
-
-
-def _listen(path: str) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path)
-    Path(path).chmod(0o600)  # before listen(): nobody connects under the wider mode
-    listener.listen(1024)
-    return listener
-
-
-async def private_addresses(host: str, port: int) -> list[str]:
-    """The addresses of `host`. Raises `PermissionError` when one of them isn't private."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [str(entry[4][0]) for entry in found]
-    for address in addresses:
-        if not may_be_private(address):
-            raise PermissionError(f"{host} is {address}, which is not a private address")
-    return addresses
+Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -94,59 +52,119 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
 
 
-async def _relay(
-    order: Order, context: ssl.SSLContext | None, near: tuple[asyncio.StreamReader, asyncio.StreamWriter]
-) -> None:
-    far_writer = None
+async def _pass_on(way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass bytes to a server in the house and back, until one side has done."""
     try:
-        async with asyncio.timeout(_CONNECT_SECONDS):
-            # the address that was checked is the one dialled: a second look-up could answer otherwise
-            address = (await private_addresses(order.host, order.port))[0]
-            far_reader, far_writer = await asyncio.open_connection(
-                address, order.port, ssl=context, server_hostname=order.host if context else None
-            )
-        pumps = [asyncio.create_task(_pump(near[0], far_writer)), asyncio.create_task(_pump(far_reader, near[1]))]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
-    except (OSError, TimeoutError) as why:
-        print(f"outlet: {order.host}:{order.port}: {why}", file=sys.stderr)  # noqa: T201 - the process' own log
+        # nothing is dialled for whoever says nothing, and no answer comes before the question
+        if not (first := await reader.read(_CHUNK)):
+            return
+        async with way.open() as (far_reader, far_writer):
+            far_writer.write(first)
+            pumps = [asyncio.create_task(_pump(reader, far_writer)), asyncio.create_task(_pump(far_reader, writer))]
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+    except OSError as why:
+        note(way, why)
+        writer.write(refusal(HTTPStatus.BAD_GATEWAY, "the endpoint can't be reached"))
     finally:
-        for writer in (near[1], far_writer):
-            if writer is not None:
-                writer.close()
+        writer.close()
 
 
-async def _serve(orders: list[Order], listeners: list[int]) -> None:
+def note(way: Way, why: Exception) -> None:
+    """Say on standard error why a destination could not be reached."""
+    destination = way.route.destination
+    told = f"outlet: {destination.host}:{destination.port}: {why or type(why).__name__}"
+    print(told, file=sys.stderr, flush=True)  # noqa: T201 - the process' own log
+
+
+def _probe(line: bytes) -> None:
+    """Carry out an order of `appliance.seal.probes` in a child, which inherits the seal, and tell what came of it."""
+    child = os.fork()
+    if child == 0:
+        _tell_probe(line)
+    life = os.pidfd_open(child)
+
+    def reap() -> None:
+        asyncio.get_running_loop().remove_reader(life)
+        os.close(life)
+        os.waitpid(child, 0)
+
+    asyncio.get_running_loop().add_reader(life, reap)
+
+
+def _tell_probe(line: bytes) -> None:
+    try:
+        signal.alarm(PROBE_SECONDS)  # whatever it hangs in, it doesn't keep this process' sockets open for long
+        asked = json.loads(line)
+        try:
+            # not a program of the gateway's choice: it could be one that takes over this process, and its clearances
+            order = {**asked["order"], "interpreter": sys.executable}
+            told: dict[str, Any] = {"outcome": probes.run(probes.attempts(order))}
+        except OSError as error:
+            told = {"error": f"it could not be tried: {error}"}
+        _tell({"probe": asked["number"], **told})
+    finally:
+        os._exit(0)
+
+
+def _tell(message: dict[str, Any]) -> None:
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+async def _serve(
+    routes: list[Route], contexts: list[ssl.SSLContext | None], clearance_key: str | None,
+    channel: socket.socket, listeners: list[socket.socket],
+) -> None:  # fmt: skip
+    dials = Dials(channel, [route.destination for route in routes])
     servers = []
-    for order, listener in zip(orders, listeners, strict=True):
-        context = ssl.create_default_context(cafile=order.ca) if order.tls else None
-
-        async def accept(
-            reader: asyncio.StreamReader,
-            writer: asyncio.StreamWriter,
-            order: Order = order,
-            context: ssl.SSLContext | None = context,
-        ) -> None:
-            await _relay(order, context, (reader, writer))
-
-        servers.append(await asyncio.start_unix_server(accept, sock=socket.socket(fileno=listener)))
-    gone = asyncio.Event()
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), gone.set)
-    await gone.wait()
-    os._exit(0)  # relays in flight have nobody to relay for
+    for index, (route, context, listener) in enumerate(zip(routes, contexts, listeners, strict=True)):
+        way = Way(route, index, dials, context)
+        accept: Accept = partial(_pass_on, way) if route.destination.kind == "in-house" else _gate(way, clearance_key)
+        servers.append(await asyncio.start_unix_server(accept, sock=listener))
+    orders = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(orders)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    while line := await orders.readline():
+        _probe(line)
+    os._exit(0)  # what is in flight has nobody to go back to
 
 
-def main() -> None:
-    """Serve the orders of the first line of standard input until that closes, as it does when the gateway ends.
+def _gate(way: Way, clearance_key: str | None) -> Accept:
+    # only where there is a provider: it brings a cryptographic library along
+    from appliance.dispatch.cleared import Gate
 
-    The kernel's signal at a parent's death wouldn't come: the gateway's seal keeps it from signalling whoever
-    isn't under that seal, and that is held against it even while it dies.
-    """
-    if line := sys.stdin.readline():
-        asyncio.run(_serve([Order(**order) for order in json.loads(line)], [int(number) for number in sys.argv[1:]]))
+    return Gate(way, bytes.fromhex(clearance_key) if clearance_key else None, note).accept
+
+
+def _first_line() -> bytes:
+    """The first line of standard input, and not a byte more: the rest is read later, and otherwise."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
+        line += byte
+    return line
+
+
+def main(arguments: list[str]) -> int:
+    """Read the orders, seal this process, say how on standard output, and serve the descriptors in ARGUMENTS."""
+    channel, *listeners = [socket.socket(fileno=int(number)) for number in arguments]
+    if not (line := _first_line()):  # the gateway ended before it could say anything
+        return 0
+    told = json.loads(line)
+    routes = [Route(Destination(**route.pop("destination")), **route) for route in told["routes"]]
+    # authorities are read now: under the seal their files are out of sight
+    contexts = [ssl.create_default_context(cafile=each.ca) if each.destination.tls else None for each in routes]
+    program = [Path(sys.prefix), Path(sys.base_prefix), Path(appliance.__file__).parent]
+    try:
+        seal = seal_gateway([*program, Path(told["folder"])], best_effort=told["best_effort"])
+    except SealUnavailable as error:
+        _tell({"error": f"outlet: {error}"})
+        return 1
+    _tell(as_json(seal, evidence()))
+    asyncio.run(_serve(routes, contexts, told["clearance_key"], channel, listeners))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -7,7 +7,6 @@ step and only then drains what was replaced. Until that step nothing has changed
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import os
 import shutil
@@ -22,9 +21,9 @@ from appliance.engines import command
 from appliance.engines.command import Launch, Spec
 from appliance.engines.engine import Engine, Spawn, State
 from appliance.engines.upstream import Upstream
-from appliance.errors import ConfigInvalid, EngineFailed, NotFound, Problem
+from appliance.errors import ConfigInvalid, EngineFailed, NotFound, Problem, WeightsInvalid
 from appliance.weights.card import load_card, named
-from appliance.weights.manifest import verify
+from appliance.weights.manifest import vouch
 
 Tell = Callable[[str], None]
 """Takes a line of progress for whoever waits."""
@@ -219,8 +218,8 @@ class Fleet:
 
         async def launch() -> Launch:
             nonlocal verified
-            if not verified:
-                await asyncio.to_thread(verify, spec.weights)
+            if not verified and await asyncio.to_thread(vouch, spec.weights, spec.card) != spec.fingerprint:
+                raise WeightsInvalid(f"{spec.weights} was prepared anew meanwhile. Run `appliance apply` to load it.")
             verified = False
             return self._launch(spec)
 
@@ -298,9 +297,7 @@ def spec(config: Config, name: str, model: LocalModel, on: Literal["cpu", "cuda"
         what = f"{python} isn't there; `make serve` installs it, or name another environment"
         raise ConfigInvalid(str(config.file), [Problem("engines.environment", what)])
     weights = folder / "weights"
-    verify(weights)
-    digest = hashlib.sha256((weights / "manifest.json").read_bytes()).hexdigest()
-    return Spec(name, card, model, weights, python, on, digest, spare_cores())
+    return Spec(name, card, model, weights, python, on, vouch(weights, card), spare_cores())
 
 
 def spare_cores() -> int:

@@ -6,12 +6,16 @@ Three generations, each dying with the one above:
 
     keeper     outside the seal's process namespace; signals, grace, exit status
     └── init   sealed, process 1 of the namespace; reaps; when it ends, the kernel kills all the rest
-        └── the engine's command, and whatever it starts
+        ├── the engine's command, and whatever it starts
+        └── prober
 
 The keeper asks the kernel for SIGKILL at its parent's death, init for SIGKILL at the keeper's, so
 that no order of SIGKILLs leaves a process behind. Where the seal is best-effort and the kernel
 grants no process namespace, the keeper adopts what the engine orphans and kills it all the same;
 only its own SIGKILL leaves that to its parent, the nursery.
+
+The prober tries the seal whenever it is asked: each line on the orders' descriptor is an order of
+`appliance.seal.probes`, carried out under exactly what the engine inherited.
 
 Exit status: the engine's, 128 + n after signal n, 125 when the seal is not to be had, 126 or 127
 when the command is not.
@@ -31,9 +35,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
-from appliance.engines import kernel
-from appliance.engines.seal import EngineSeal, as_json, evidence
 from appliance.errors import SealUnavailable
+from appliance.seal import kernel, probes
+from appliance.seal.engine import EngineSeal
+from appliance.seal.evidence import as_json, evidence
 
 SEAL_UNAVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
@@ -92,12 +97,13 @@ def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> i
     parser.add_argument("--writable", type=Path, action="append", default=[], help="path to leave writable")
     parser.add_argument("--best-effort", action="store_true", help="go on without what the kernel refuses")
     parser.add_argument("--grace", type=float, default=10.0, help="seconds from SIGTERM to SIGKILL")
-    parser.add_argument("--status", type=int, default=1, help="descriptor for the line of JSON on the seal")
+    parser.add_argument("--status", type=int, default=1, help="descriptor for lines of JSON: the seal, then probes")
+    parser.add_argument("--orders", type=int, help="descriptor from which orders to probe the seal come")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process id to die with")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
 
-    _close_inherited(options.status)
+    _close_inherited({options.status, options.orders})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
@@ -115,17 +121,21 @@ def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> i
         _init(options, environment, seal, lifeline, log)
     kernel.drop_capabilities()
     die_with_parent(options.parent, signal.SIGKILL if seal.alone else _PARENT_DIED)
-    os.close(options.status)
+    for descriptor in {options.status, options.orders} - {None}:
+        os.close(descriptor)
+    for standard in (1, 2):  # which may be sockets of the journal
+        os.dup2(log, standard)
     return _keep(init, options.grace)
 
 
-def _close_inherited(status: int) -> None:
+def _close_inherited(kept: set[int | None]) -> None:
     # A socket opened outside the seal would still reach outside.
     for entry in list(Path("/proc/self/fd").iterdir()):
-        if int(entry.name) > 2 and int(entry.name) != status:
+        if int(entry.name) > 2 and int(entry.name) not in kept:
             with contextlib.suppress(OSError):  # the listing's own descriptor
                 os.close(int(entry.name))
-    os.set_inheritable(status, False)  # noqa: FBT003 - no keyword there
+    for descriptor in kept - {None}:
+        os.set_inheritable(descriptor, False)  # type: ignore[arg-type]  # noqa: FBT003 - no keyword there
 
 
 def _keep(init: int, grace: float) -> int:
@@ -167,6 +177,8 @@ def _init(
         engine = os.fork()
         if engine == 0:
             _engine(options.command, environment, parent)
+        if options.orders is not None and os.fork() == 0:
+            _probe_when_asked(options, parent)
         os.close(options.status)
         signal.signal(signal.SIGTERM, lambda *_: _pass_on(engine))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
@@ -183,6 +195,23 @@ def _init(
 def _pass_on(engine: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(engine, signal.SIGTERM)
+
+
+def _probe_when_asked(options: argparse.Namespace, parent: int) -> NoReturn:
+    """Try the seal that this process shares with the engine, at each order, in a child that may come to harm."""
+    try:
+        die_with_parent(parent, signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
+        with os.fdopen(options.orders) as lines:
+            for line in lines:
+                child = os.fork()
+                if child == 0:
+                    order = json.loads(line) | {"interpreter": options.command[0]}
+                    _tell(options.status, {"probe": probes.run(probes.attempts(order))})
+                    os._exit(0)
+                os.waitpid(child, 0)
+    finally:
+        os._exit(0)
 
 
 def _engine(command: list[str], environment: Mapping[str, str], parent: int) -> NoReturn:

@@ -14,8 +14,10 @@ It and the gateway speak lines of JSON over a Unix socket pair; `id` is the gate
 
     {"id": 1, "spawn": {"command", "env", "log", "readable", "writable", "best_effort", "grace"}}
     {"id": 1, "signal": 15}
+    {"id": 1, "probe": order}
                                 {"id": 1, "pid": 4711}
                                 {"id": 1, "seal": {"holds", "missing", "evidence"}}
+                                {"id": 1, "probe": {attempt: outcome}}
                                 {"id": 1, "error": "why it did not start"}
                                 {"id": 1, "exit": 137}
 
@@ -25,6 +27,7 @@ every keeper and all that a dead keeper left behind. Imports the standard librar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -39,7 +42,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import appliance
-from appliance.engines import kernel
 from appliance.engines.keeper import (
     SEAL_UNAVAILABLE,
     children,
@@ -48,14 +50,16 @@ from appliance.engines.keeper import (
     kill_descendants,
 )
 from appliance.engines.keeper import main as run_keeper
+from appliance.seal import kernel
+
+_LONGEST_LINE = 1 << 16
 
 
 def program(module: str, *arguments: str) -> list[str]:
-    """Command line of `appliance.engines.<module>`, started without site packages to be quick."""
+    """Command line of `appliance.<module>`, started without site packages to be quick."""
     root = Path(appliance.__file__).parents[1]
     start = (
-        f"import sys; sys.path.append({str(root)!r}); "
-        f"from appliance.engines.{module} import main; sys.exit(main(sys.argv[1:]))"
+        f"import sys; sys.path.append({str(root)!r}); from appliance.{module} import main; sys.exit(main(sys.argv[1:]))"
     )
     return [sys.executable, "-I", "-S", "-c", start, *arguments]
 
@@ -65,6 +69,7 @@ class _Keeper:
     pid: int
     exited: int
     status: int
+    orders: int
     told: bytearray = field(default_factory=bytearray)
 
 
@@ -100,16 +105,24 @@ class _Nursery:
             if "spawn" in request:
                 self._spawn(request["id"], request["spawn"])
             elif keeper := self._keepers.get(request["id"]):
-                os.kill(keeper.pid, request["signal"])
+                if "signal" in request:
+                    os.kill(keeper.pid, request["signal"])
+                else:
+                    self._order(keeper, request["probe"])
+
+    def _order(self, keeper: _Keeper, order: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # it has ended, or is stuck: whoever asked doesn't wait for ever
+            os.write(keeper.orders, json.dumps(order).encode() + b"\n")
 
     def _spawn(self, number: int, wanted: dict[str, Any]) -> None:
         if wanted["best_effort"] and not self._best_effort:
             self._send({"id": number, "error": "this nursery starts nothing without the whole seal"})
             return
         told, tell = os.pipe()
+        ordered, order = os.pipe()
         parent = os.getpid()
         options = [f"--log={wanted['log']}", f"--grace={wanted['grace']}"]
-        options += [f"--status={tell}", f"--parent={parent}"]
+        options += [f"--status={tell}", f"--orders={ordered}", f"--parent={parent}"]
         options += [f"--readable={path}" for path in wanted["readable"]]
         options += [f"--writable={path}" for path in wanted["writable"]]
         options += ["--best-effort"] * wanted["best_effort"]
@@ -117,8 +130,10 @@ class _Nursery:
         if pid == 0:
             _become_keeper([*options, "--", *wanted["command"]], wanted["env"])
         os.close(tell)
+        os.close(ordered)
         os.set_blocking(told, False)
-        self._keepers[number] = keeper = _Keeper(pid, os.pidfd_open(pid), told)
+        os.set_blocking(order, False)
+        self._keepers[number] = keeper = _Keeper(pid, os.pidfd_open(pid), told, order)
         self._send({"id": number, "pid": pid})
         self._watch(keeper.status, partial(self._on_status, number))
         self._watch(keeper.exited, partial(self._on_exit, number))
@@ -130,13 +145,22 @@ class _Nursery:
                 data = os.read(keeper.status, 1 << 16)
             except BlockingIOError:
                 return
-            keeper.told += data
             if not data:
                 break
+            keeper.told += data
+            *lines, keeper.told = keeper.told.split(b"\n")
+            for line in lines:
+                self._pass_on(number, bytes(line))
+            del keeper.told[_LONGEST_LINE:]
         self._unwatch(keeper.status)
-        if keeper.told:
-            message = json.loads(keeper.told)
-            self._send({"id": number, **(message if "error" in message else {"seal": message})})
+
+    def _pass_on(self, number: int, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+            told = {key: message[key] for key in ("error", "probe") if key in message} or {"seal": message}
+        except (ValueError, TypeError):  # an engine can reach its prober; what it makes it say may be anything
+            return
+        self._send({"id": number, **told})
 
     def _on_exit(self, number: int) -> None:
         keeper = self._keepers[number]
@@ -150,6 +174,7 @@ class _Nursery:
         if keeper.status in self._selector.get_map():
             self._on_status(number)
         self._unwatch(keeper.exited)
+        os.close(keeper.orders)
         del self._keepers[number]
         self._send({"id": number, "exit": exit_status(ended)})
 

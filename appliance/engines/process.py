@@ -10,15 +10,17 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from appliance.engines.nursery import program
-from appliance.engines.seal import Seal, ThreadEvidence
 from appliance.errors import EngineFailed, SealUnavailable
+from appliance.seal.evidence import ThreadEvidence
+from appliance.seal.parts import Seal
 
 SealLevel = Literal["required", "best-effort"]
+_PROBE_SECONDS = 4.0
 
 
 class EngineProcess(Protocol):
@@ -36,6 +38,12 @@ class EngineProcess(Protocol):
     def evidence(self) -> list[ThreadEvidence]:
         """What /proc showed inside the seal just before the engine was started."""
 
+    async def probe(self, order: Mapping[str, Any]) -> dict[str, str]:
+        """Carry out an order of `appliance.seal.probes` inside the seal: what became of each attempt.
+
+        Raises EngineFailed when the engine ends meanwhile, TimeoutError after some seconds without an answer.
+        """
+
     async def wait(self) -> int:
         """Exit status, 128 + n after signal n; returns when nothing of the engine runs any more."""
 
@@ -49,15 +57,24 @@ class EngineProcess(Protocol):
 class _Kept:
     """An EngineProcess of a Nursery."""
 
-    def __init__(self, nursery: Nursery, number: int) -> None:
+    def __init__(self, nursery: Nursery, number: int, name: str) -> None:
         self._nursery = nursery
         self.number = number
+        self.name = name
         self.pid = 0
         self.seal = Seal(())
         self.evidence: list[ThreadEvidence] = []
         loop = asyncio.get_running_loop()
         self.started: asyncio.Future[None] = loop.create_future()
         self._exited: asyncio.Future[int] = loop.create_future()
+        self._probing = asyncio.Lock()
+        self._probed: asyncio.Future[dict[str, str]] | None = None
+
+    async def probe(self, order: Mapping[str, Any]) -> dict[str, str]:
+        async with self._probing:
+            self._probed = asyncio.get_running_loop().create_future()
+            self._nursery.send({"id": self.number, "probe": order})
+            return await asyncio.wait_for(self._probed, _PROBE_SECONDS)
 
     async def wait(self) -> int:
         return await asyncio.shield(self._exited)
@@ -81,12 +98,17 @@ class _Kept:
                 self.seal = Seal(tuple(holds), tuple(missing))
                 self.evidence = [ThreadEvidence(**thread) for thread in threads]
                 self._start(None)
+            case {"probe": dict(outcome)}:
+                if self._probed and not self._probed.done():
+                    self._probed.set_result(outcome)
             case {"error": str(error)}:
                 self._start(SealUnavailable(error))
                 return not self.pid
             case {"exit": int(status)}:
                 self._start(EngineFailed(f"the engine's keeper ended with status {status} before it started"))
                 self._exited.set_result(status)
+                if self._probed and not self._probed.done():
+                    self._probed.set_exception(EngineFailed("the engine ended while it was probed"))
                 return True
         return False
 
@@ -123,7 +145,7 @@ class Nursery:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                program("nursery", str(theirs.fileno()), str(os.getpid()), least),
+                program("engines.nursery", str(theirs.fileno()), str(os.getpid()), least),
                 env={"PATH": os.defpath},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -136,6 +158,16 @@ class Nursery:
     def pid(self) -> int:
         """The nursery's process id."""
         return self._process.pid
+
+    @property
+    def running(self) -> dict[str, EngineProcess]:
+        """Every engine that runs now, also one that is being replaced, by the name of its log and, after `#`, a
+        number where there are several."""
+        found: dict[str, EngineProcess] = {}
+        for number, kept in self._kept.items():
+            if kept.started.done() and not kept.started.exception():
+                found[kept.name if kept.name not in found else f"{kept.name} #{number}"] = kept
+        return found
 
     async def spawn(
         self,
@@ -168,7 +200,7 @@ class Nursery:
             "grace": grace,
         }
         await self._connect()
-        kept = _Kept(self, next(self._numbers))
+        kept = _Kept(self, next(self._numbers), log.stem)
         self.send({"id": kept.number, "spawn": wanted})
         self._kept[kept.number] = kept
         try:

@@ -17,10 +17,12 @@ from appliance.engines import engine
 from appliance.engines.command import Spec
 from appliance.engines.engine import State
 from appliance.engines.fleet import Fleet, Machine, specs
-from appliance.engines.seal import Seal
 from appliance.engines.upstream import Upstream
 from appliance.errors import ConfigInvalid, EngineFailed, NotFound, WeightsInvalid
-from tests.fakes.house import House
+from appliance.seal.parts import Seal
+from appliance.weights import manifest
+from appliance.weights.card import load_card
+from tests.fakes.house import House, safetensors
 from tests.fakes.process import Nursery, nursery
 
 HERE = Machine(cuda=False)
@@ -133,6 +135,22 @@ async def test_weights_are_read_again_before_a_restart(house: House, fleet: Flee
     assert len(started.spawned) == 2
 
 
+async def test_weights_prepared_anew_wait_for_an_apply(house: House, fleet: Fleet, started: Nursery) -> None:
+    engine = fleet.find("chat").engine
+    assert engine is not None
+    folder = house.folder / "models" / "one"
+    (folder / "weights" / "model.safetensors").write_bytes(safetensors(b"another"))
+    manifest.write(folder / "weights", load_card(folder), {})
+    started.spawned[0].end(1)
+    async with asyncio.timeout(5):
+        while "was prepared anew meanwhile. Run `appliance apply`" not in str(engine.reason):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+    assert len(started.spawned) == 1
+    await change(fleet, load(house))
+    assert fleet.find("chat").engine is not engine
+    assert fleet.find("chat").ready
+
+
 async def test_a_changed_backoff_holds_for_engines_new_and_old(house: House, fleet: Fleet) -> None:
     house.serve("more", "two")
     house.settings["engines"]["restart_backoff_seconds"] = 7
@@ -182,7 +200,7 @@ async def test_of_two_applies_the_newer_config_stays(
         return specs(new, machine)
 
     monkeypatch.setattr(administration, "specs", slow_at_first)
-    appliance = Appliance(load(house), Mock(), fleet, Mock(), Seal(()), {})
+    appliance = Appliance(load(house), Mock(), fleet, Mock(), Seal(()), {}, Mock(), Mock())
     house.serve("chat", "two")
     house.write()
     first = asyncio.create_task(appliance.apply(lambda _: None))

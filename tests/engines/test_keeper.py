@@ -47,9 +47,9 @@ TREE_SIZE = 3
 APPLIANCE = """
 import asyncio, json, os, sys, uvloop
 from pathlib import Path
-from appliance.engines import kernel
 from appliance.engines.process import Nursery
-from appliance.engines.seal import seal_gateway
+from appliance.seal import kernel, view
+from appliance.seal.gateway import seal_gateway
 
 run, level, folder, command, readable = json.loads(sys.argv[1])
 if level == "best-effort":  # a kernel that grants no namespace, as in Docker by default
@@ -57,7 +57,7 @@ if level == "best-effort":  # a kernel that grants no namespace, as in Docker by
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.seccomp([kernel.never("unshare")])
 nursery = Nursery.start(level)
-seal_gateway()
+seal_gateway([*view.interpreter(), Path(folder)], best_effort=level == "best-effort")
 
 async def main():
     folder_path = Path(folder)
@@ -317,7 +317,7 @@ async def test_without_a_nursery_spawn_says_to_restart(nursery: Nursery, folder:
 def test_a_command_that_cannot_run_shows_as_127_and_in_the_log(folder: Path) -> None:
     options = [f"--log={folder / 'log'}"]
     done = subprocess.run(
-        program("keeper", *options, "--", "/none"), stdout=subprocess.DEVNULL, timeout=PATIENCE, check=False
+        program("engines.keeper", *options, "--", "/none"), stdout=subprocess.DEVNULL, timeout=PATIENCE, check=False
     )
     assert done.returncode == 127
     assert (folder / "log").read_text() == "keeper: /none: No such file or directory\n"
@@ -329,7 +329,7 @@ def test_an_engine_inherits_no_descriptor(folder: Path) -> None:
         code = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
         options = [f"--log={folder / 'log'}", *(f"--readable={path}" for path in PYTHON)]
         subprocess.run(
-            program("keeper", *options, "--", sys.executable, "-c", code),
+            program("engines.keeper", *options, "--", sys.executable, "-c", code),
             pass_fds=[leaked],
             stdout=subprocess.DEVNULL,
             timeout=PATIENCE,

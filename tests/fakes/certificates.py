@@ -22,7 +22,7 @@ class Pair:
 
 
 class Authority:
-    """Signs certificates for 127.0.0.1; `file` is what clients are told to trust."""
+    """Signs certificates for 127.0.0.1 and for their own name; `file` is what clients are told to trust."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder
@@ -34,6 +34,8 @@ class Authority:
 
     def _sign(self, name: x509.Name, key: ec.EllipticCurvePrivateKey, *, authority: bool) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
+        common = str(name.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+        names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName(common)]
         ours = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()
@@ -44,7 +46,7 @@ class Authority:
             .not_valid_before(now - datetime.timedelta(hours=1))
             .not_valid_after(now + datetime.timedelta(days=1))
             .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+            .add_extension(x509.SubjectAlternativeName(names), False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
             .add_extension(ours, False)
             .sign(self._key, hashes.SHA256())

@@ -18,14 +18,19 @@ class Endpoint(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, pair: Pair | None) -> None:
+    def __init__(self, pair: Pair | None, address: tuple[str, int]) -> None:
         self.heard: list[dict[str, Any]] = []
-        super().__init__(("127.0.0.1", 0), _Handler)
+        self.connections = 0
+        super().__init__(address, _Handler)
         self.scheme = "https" if pair else "http"
         if pair:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(pair.certificate, pair.key)
             self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    def get_request(self) -> tuple[Any, Any]:
+        self.connections += 1
+        return super().get_request()
 
     def handle_error(self, *_: object) -> None:
         """A client that breaks off is what some tests are about."""
@@ -71,9 +76,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def endpoint(pair: Pair | None = None) -> Iterator[Endpoint]:
+def endpoint(pair: Pair | None = None, address: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Endpoint]:
     """A running endpoint, over TLS where a certificate is given."""
-    with Endpoint(pair) as server:
+    with Endpoint(pair, address) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -38,6 +38,12 @@ def until(what: Callable[[], T | Literal[False]], patience: float = PATIENCE, ev
     return result
 
 
+def safetensors(data: bytes) -> bytes:
+    """A right file of one tensor, which holds `data`."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}).encode()
+    return len(header).to_bytes(8, "little") + header + data
+
+
 class House:
     """The files that an appliance stands on. Its folder is short: Unix sockets lie below it."""
 
@@ -48,6 +54,7 @@ class House:
         self.settings: dict[str, Any] = {
             "listen": {"port": 0, "shutdown_seconds": 2},
             "state": "state",
+            "egress": {"mode": "deny", "verify": {"every_seconds": 0}},
             "models_folder": "models",
             "engines": {"environment": "engine", "device": "cpu", "restart_backoff_seconds": 0.1},
             "models": {},
@@ -75,7 +82,7 @@ class House:
         (folder / "card.yaml").write_text(yaml.safe_dump(card))
         (weights / "config.json").write_text("{}")
         (weights / "fault.json").write_text(json.dumps(faults or {}))
-        (weights / "model.safetensors").write_bytes(name.encode())
+        (weights / "model.safetensors").write_bytes(safetensors(name.encode()))
         manifest.write(weights, load_card(folder), {})
         return name
 
@@ -118,13 +125,26 @@ def _environment(folder: Path) -> None:
 class Running:
     """`appliance serve` as a process of its own."""
 
-    def __init__(self, house: House, *, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        house: House,
+        *,
+        environment: dict[str, str] | None = None,
+        under: Sequence[str] = (),
+        instead: Sequence[str] = (),
+        passed: Sequence[int] = (),
+    ) -> None:
+        """`under` is a command that runs the appliance, `instead` one to run in its place.
+
+        `passed` are descriptors that it inherits.
+        """
         self.house = house
         self.output = house.folder / "output.txt"
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "appliance", "serve", "--config", str(house.config)],
+                [*under, *(instead or [sys.executable, "-m", "appliance", "serve", "--config", str(house.config)])],
                 cwd=ROOT,
+                pass_fds=passed,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -174,7 +194,11 @@ class Running:
     def client(self, **options: Any) -> httpx.Client:
         """A client with the key."""
         headers = {"authorization": f"Bearer {self.key}"}
-        return httpx.Client(base_url=self.base_url, headers=headers, timeout=PATIENCE, **options)
+        base_url = self.base_url
+        if base_url.startswith("unix:"):
+            options["transport"] = httpx.HTTPTransport(uds=base_url.removeprefix("unix:"))
+            base_url = "http://localhost"
+        return httpx.Client(base_url=base_url, headers=headers, timeout=PATIENCE, **options)
 
     def async_client(self, **options: Any) -> httpx.AsyncClient:
         """The same for many requests at once."""

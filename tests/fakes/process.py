@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from appliance.engines.command import Launch
-from appliance.engines.seal import Seal, ThreadEvidence
+from appliance.seal.evidence import ThreadEvidence
+from appliance.seal.parts import Seal
 
 
 class Clock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ import httpx
 import pytest
 
 from appliance import control
+from appliance.weights import manifest
+from appliance.weights.card import load_card
 from tests.fakes import house as houses
-from tests.fakes.house import House, Running, until
+from tests.fakes.house import House, Running, safetensors, until
 
 Start = Callable[..., Running]
 PATH = "/v1/chat/completions"
@@ -142,6 +145,24 @@ def _alter(file: str) -> Change:
     return change
 
 
+def _forge(file: str, holds: bytes) -> Change:
+    """Put a file beside the prepared ones, and into their record."""
+
+    def change(house: House, case: str) -> None:
+        house.serve("chat", house.card(case))
+        folder = house.folder / "models" / case
+        (folder / "weights" / file).write_bytes(holds)
+        manifest.write(folder / "weights", load_card(folder), {})
+
+    return change
+
+
+def _ask_for_code(house: House, case: str) -> None:
+    house.serve("chat", house.card(case))
+    with (house.folder / "models" / case / "card.yaml").open("a") as card:
+        card.write("trust_remote_code: true\n")
+
+
 def _set(section: str, **values: Any) -> Change:
     return lambda house, _: house.settings.__setitem__(section, house.settings.get(section, {}) | values)
 
@@ -154,6 +175,10 @@ BAD: list[tuple[str, Change, str]] = [
     ("a context over the card's", _serve("two", context_length=4096), "is over the card's 512"),
     ("a missing file", _remove("weights/model.safetensors"), "model.safetensors is missing"),
     ("another checksum", _alter("weights/model.safetensors"), "its checksum differs"),
+    ("a pickle as safetensors", _forge("model.safetensors", pickle.dumps([1])), "model.safetensors is a pickle"),
+    ("code beside the weights", _forge("modeling.py", b"import os"), "modeling.py is no file of a model"),
+    ("a config with code", _forge("config.json", b'{"auto_map": {"AutoModel": "x.Y"}}'), "code by `auto_map`"),
+    ("a card that asks for code", _ask_for_code, "`trust_remote_code` isn't offered: code that comes with a model is"),
     ("weights that were never prepared", _remove("weights/manifest.json"), "isn't prepared"),
     ("a broken card", _alter("card.yaml"), "card.yaml"),
     ("an unknown setting", _serve("two", batch=1), "models.chat.batch: unknown setting; did you mean `batching`?"),
@@ -250,11 +275,8 @@ def test_another_backoff_is_taken_over_without_a_new_engine(house: House, runnin
 
 
 def test_new_weights_under_the_same_name_are_another_model(house: House, running: Running) -> None:
-    from appliance.weights import manifest
-    from appliance.weights.card import load_card
-
     folder = house.folder / "models" / "one"
-    (folder / "weights" / "model.safetensors").write_bytes(b"new")
+    (folder / "weights" / "model.safetensors").write_bytes(safetensors(b"new"))
     assert "checksum differs" in running.apply()["error"]
     manifest.write(folder / "weights", load_card(folder), {})
     assert running.apply() == {"changes": ["chat: now answered by one"]}

@@ -12,6 +12,7 @@ import httpx
 import psutil
 import pytest
 
+from appliance.seal.evidence import evidence
 from tests.fakes.certificates import Authority
 from tests.fakes.endpoint import endpoint
 from tests.fakes.house import House, Running, until
@@ -83,19 +84,6 @@ def test_an_endpoint_that_is_down_is_an_error_and_heals(house: House, start: Sta
         assert client.post(PATH, json=ASK | {"model": "chat"}).status_code == 200
 
 
-def test_a_name_that_leads_to_a_public_address_leads_nowhere() -> None:
-    from appliance.dispatch import outlet
-
-    async def look(host: str) -> list[str]:
-        return await outlet.private_addresses(host, 443)
-
-    assert asyncio.run(look("127.0.0.1")) == ["127.0.0.1"]
-    assert asyncio.run(look("10.1.2.3")) == ["10.1.2.3"]
-    for address in OUTSIDE:
-        with pytest.raises(PermissionError, match="not a private address"):
-            asyncio.run(look(address))
-
-
 @pytest.mark.parametrize("address", OUTSIDE)
 def test_a_public_address_in_the_config_is_refused_at_once(house: House, address: str) -> None:
     from appliance import config
@@ -143,7 +131,8 @@ async def test_an_endpoint_is_asked_by_its_own_name(house: House, url: str, host
     upstream.close()
 
 
-async def test_whoever_waits_for_the_outlets_end_is_told(house: House) -> None:
+@pytest.mark.parametrize("name", ["outlet", "dialler"])
+async def test_whoever_waits_for_the_end_of_the_way_out_is_told(house: House, name: str) -> None:
     from appliance import config
     from appliance.dispatch.endpoints import Endpoints
 
@@ -154,11 +143,12 @@ async def test_whoever_waits_for_the_outlets_end_is_told(house: House) -> None:
     ended = asyncio.create_task(endpoints.ended())
     done, _ = await asyncio.wait([ended], timeout=0.05)
     assert not done
-    (outlet,) = [each for each in psutil.Process().children() if "appliance.dispatch.outlet" in each.cmdline()]
-    outlet.kill()
+    (pid,) = [pid for pid, what in endpoints.pids.items() if what == name]
+    os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(5):
         await ended
     endpoints.close()
+    assert endpoints.pids == {}
 
 
 async def test_an_outlet_that_never_was_does_not_end(house: House) -> None:
@@ -173,23 +163,29 @@ async def test_an_outlet_that_never_was_does_not_end(house: House) -> None:
     endpoints.close()
 
 
-def test_there_is_no_outlet_where_no_endpoint_is(shared: Running) -> None:
-    assert not [process for process in shared.family() if "appliance.dispatch.outlet" in process.cmdline()]
+def way_out(running: Running) -> list[psutil.Process]:
+    """The outlet and the dialler."""
+    return [process for process in running.family() if any("appliance.dispatch." in part for part in process.cmdline())]
+
+
+def test_there_is_no_way_out_where_no_endpoint_is(shared: Running) -> None:
+    assert not way_out(shared)
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_the_outlet_ends_with_the_appliance_and_takes_no_secret_from_its_environment(
+def test_the_way_out_ends_with_the_appliance_and_takes_no_secret_from_its_environment(
     house: House, start: Start, end: signal.Signals
 ) -> None:
     with endpoint() as far:
         serve(house, far.url, key="env.FAR_KEY")
         running = start(house, environment={"FAR_KEY": "sk-far"})
-        (outlet,) = [process for process in running.family() if "appliance.dispatch.outlet" in process.cmdline()]
-        assert "FAR_KEY" not in outlet.environ()
+        both = way_out(running)
+        assert len(both) == 2
+        assert all("FAR_KEY" not in process.environ() for process in both)
         with running.client() as client:
             assert client.post(PATH, json=ASK).status_code == 200
         running.process.send_signal(end)
-        _, alive = psutil.wait_procs([outlet], timeout=5)
+        _, alive = psutil.wait_procs(both, timeout=5)
         assert not alive
 
 
@@ -208,7 +204,7 @@ def test_an_endpoint_on_a_unix_socket_needs_no_outlet(house: House, start: Start
         answer = client.post(PATH, json=ASK)
     assert answer.status_code == 200
     assert answer.json()["model"] == "far"
-    assert not [process for process in running.family() if "appliance.dispatch.outlet" in process.cmdline()]
+    assert not way_out(running)
 
 
 def test_an_endpoint_that_was_there_may_stay_in_an_applied_config(house: House, start: Start) -> None:
@@ -227,7 +223,7 @@ def test_an_endpoint_that_was_there_may_stay_in_an_applied_config(house: House, 
     until(lambda: len(running.engine_pids()) == 1)
 
 
-@pytest.mark.parametrize("helper", ["nursery", "outlet"])
+@pytest.mark.parametrize("helper", ["nursery", "outlet", "dialler"])
 def test_an_appliance_that_lost_what_it_cannot_start_again_ends(
     house: House, start: Callable[..., Running], helper: str
 ) -> None:
@@ -239,3 +235,43 @@ def test_an_appliance_that_lost_what_it_cannot_start_again_ends(
     lost[0].kill()
     assert running.process.wait(30) == 1
     assert "has to be started again" in running.output.read_text()
+
+
+def confinement(running: Running) -> dict[str, list[tuple[int, int, int, int, bool]]]:
+    """Of each kind of process, what the kernel says of the confinement of each of its threads."""
+    host = Path("/proc/self/ns/net").stat().st_ino
+    found: dict[str, list[tuple[int, int, int, int, bool]]] = {}
+    for process in running.family():
+        line = " ".join(process.cmdline())
+        kinds = ("dispatch.outlet", "dispatch.dialler", "nursery", "witness", "api_server", "appliance")
+        threads = {
+            (t.seccomp, t.filters, t.no_new_privileges, t.capabilities, t.network == host)
+            for t in evidence(process.pid)
+        }
+        found.setdefault(next(kind for kind in kinds if kind in line), []).extend(threads)
+    return {kind: sorted(threads) for kind, threads in found.items()}
+
+
+def test_all_but_the_way_out_is_sealed_in_mode_anonymized_as_in_mode_deny(house: House, start: Start) -> None:
+    house.card("tiny")
+    house.serve("chat", "tiny")
+    quiet = {"verify": {"every_seconds": 0}}  # no verification comes and goes while it is looked at
+    house.settings["egress"] = quiet
+    running = start(house).ready()
+    denied, told = confinement(running), running.status()["egress"]
+    assert running.stop() == 0
+    providers = {"cloud": {"url": "https://cloud.test/v1"}}
+    house.settings["egress"] = quiet | {"mode": "anonymized", "providers": providers}
+    running = start(house).ready()
+    assert (running.status()["egress"]["holds"], running.status()["egress"]["missing"]) == (told["holds"], [])
+    anonymized = confinement(running)
+    assert anonymized.pop("dispatch.outlet") == [(2, 1, 1, 0, False)]
+    assert anonymized.pop("dispatch.dialler") == [(2, 1, 1, 0, True)]
+    assert anonymized == denied
+    # and nothing clears requests yet, so none leaves
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(house.state / "run/outlet/p1.sock"))) as client:
+        refused = client.post("http://cloud/v1/chat/completions", json=ASK)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "outlet")
+    with running.client() as client:
+        assert client.post(PATH, json=ASK | {"model": "chat"}).status_code == 200
+        assert client.get("/health/ready").json()["models"] == {"chat": "ready"}

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
@@ -18,7 +19,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
-MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 
 PR_SET_PDEATHSIG = 1
@@ -32,18 +33,18 @@ LANDLOCK_BIND_TCP, LANDLOCK_CONNECT_TCP = 1, 2
 LANDLOCK_ABSTRACT_UNIX, LANDLOCK_SIGNAL = 1, 2
 
 _X86 = {
-    "ioctl": 16, "socket": 41, "sendto": 44, "sendmsg": 46, "socketpair": 53, "setsockopt": 54,
-    "ptrace": 101, "capset": 126, "add_key": 248, "request_key": 249, "keyctl": 250, "sendmmsg": 307,
-    "process_vm_readv": 310, "process_vm_writev": 311,
+    "ioctl": 16, "socket": 41, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50, "socketpair": 53,
+    "setsockopt": 54, "ptrace": 101, "capget": 125, "capset": 126, "add_key": 248, "request_key": 249, "keyctl": 250,
+    "sendmmsg": 307, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312,
 }  # fmt: skip
 _ARM = {
-    "ioctl": 29, "capset": 91, "ptrace": 117, "socket": 198, "socketpair": 199, "sendto": 206,
-    "setsockopt": 208, "sendmsg": 211, "add_key": 217, "request_key": 218, "keyctl": 219,
-    "sendmmsg": 269, "process_vm_readv": 270, "process_vm_writev": 271,
+    "ioctl": 29, "capget": 90, "capset": 91, "ptrace": 117, "socket": 198, "socketpair": 199, "bind": 200,
+    "listen": 201, "sendto": 206, "setsockopt": 208, "sendmsg": 211, "add_key": 217, "request_key": 218, "keyctl": 219,
+    "sendmmsg": 269, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272,
 }  # fmt: skip
 _BOTH = {
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "pidfd_getfd": 438,
-    "mount_setattr": 442, "landlock_create_ruleset": 444, "landlock_restrict_self": 446,
+    "mount_setattr": 442, "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
 }  # fmt: skip
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
@@ -114,6 +115,14 @@ def _set_mount(target: str, flags: int, *, set_bits: int, clear_bits: int) -> No
     _syscall("mount_setattr", _HERE, os.fsencode(target), flags, attributes, ctypes.c_size_t(32))
 
 
+def capabilities() -> int:
+    """The effective capabilities of this thread, one bit each."""
+    header, sets = struct.pack("=Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
+    _syscall("capget", header, sets)
+    low, _, _, high, _, _ = struct.unpack("=6I", sets.raw)
+    return int(low | high << 32)
+
+
 def drop_capabilities() -> None:
     """Empty every capability set of this thread; as root, children can't regain one by exec."""
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
@@ -126,16 +135,37 @@ def drop_capabilities() -> None:
     _syscall("capset", struct.pack("=Ii", 0x20080522, 0), bytes(24))
 
 
+def share_descriptors(one: int, other: int) -> bool:
+    """Whether two threads have the same table of open descriptors."""
+    kcmp_files = 2
+    return _syscall("kcmp", one, other, kcmp_files, 0, 0) == 0
+
+
+def take_descriptor(pid: int, descriptor: int) -> int:
+    """A duplicate of another process's open descriptor, which stays as it is."""
+    handle = os.pidfd_open(pid)
+    try:
+        return _syscall("pidfd_getfd", handle, descriptor, 0)
+    finally:
+        os.close(handle)
+
+
 def landlock_version() -> int:
     """The Landlock ABI this kernel offers: 4 brings TCP rules (6.7), 6 scopes (6.12)."""
     return _syscall("landlock_create_ruleset", None, ctypes.c_size_t(0), 1)
 
 
-def landlock_deny(*, net: int, scoped: int) -> None:
-    """Deny the rights `net` (LANDLOCK_*_TCP) and `scoped` to this thread and its children for good."""
+def landlock_deny(*, net: int, scoped: int, but_connect_to: Iterable[int] = ()) -> None:
+    """Deny the rights `net` (LANDLOCK_*_TCP) and `scoped` to this thread and its children for good.
+
+    TCP ports in `but_connect_to` can still be connected to, at any address.
+    """
+    net_port = 2
     attributes = struct.pack("=QQQ", 0, net, scoped)
     ruleset = _syscall("landlock_create_ruleset", attributes, ctypes.c_size_t(len(attributes)), 0)
     try:
+        for port in but_connect_to:
+            _syscall("landlock_add_rule", ruleset, net_port, struct.pack("=QQ", LANDLOCK_CONNECT_TCP, port), 0)
         _syscall("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)
@@ -166,10 +196,13 @@ def never(call: str) -> bytes:
     return _when(call, _REFUSE)
 
 
-def only(call: str, index: int, values: tuple[int, ...]) -> bytes:
-    """Rule: `call` passes only when argument `index` is one of `values`."""
-    tests = [_step(_EQUAL, value, len(values) - at) for at, value in enumerate(values)]
-    return _when(call, _argument(index), *tests, _REFUSE, _ALLOW)
+def only(call: str, allowed: dict[int, tuple[int, ...]]) -> bytes:
+    """Rule: `call` passes only when each argument in `allowed` (index to values) is one of its values."""
+    tests: list[bytes] = []
+    for index, values in allowed.items():
+        matches = [_step(_EQUAL, value, len(values) - at) for at, value in enumerate(values)]
+        tests += [_argument(index), *matches, _REFUSE]
+    return _when(call, *tests, _ALLOW)
 
 
 def without(call: str, index: int, bits: int) -> bytes:
@@ -185,17 +218,21 @@ def unless(call: str, where: dict[int, int]) -> bytes:
     return _when(call, *tests, _REFUSE, _ALLOW)
 
 
-def seccomp(rules: list[bytes]) -> None:
-    """Install a filter of `rules` over this thread and its children; what no rule names passes.
+def assembled(rules: list[bytes]) -> bytes:
+    """The filter's program, 8 bytes an instruction: each rule in turn, and what no rule names passes.
 
     Foreign architectures (int 0x80, AArch32) and x32, whose numbers mean other calls, are refused.
-    Needs no_new_privs or CAP_SYS_ADMIN.
     """
     machine = _machine()
     program = [_step(_LOAD, 4), _step(_EQUAL, _AUDIT_ARCH[machine], 1), _REFUSE, _step(_LOAD, 0)]
     if machine == "x86_64":
         program += [_step(_AT_LEAST, _X32_BIT, 0, 1), _REFUSE]
-    code = b"".join([*program, *rules, _ALLOW])
+    return b"".join([*program, *rules, _ALLOW])
+
+
+def seccomp(rules: list[bytes]) -> None:
+    """Install a filter of `rules` over this thread and its children. Needs no_new_privs or CAP_SYS_ADMIN."""
+    code = assembled(rules)
     buffer = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("=H6xQ", len(code) // 8, ctypes.addressof(buffer))
     prctl(PR_SET_SECCOMP, 2, ctypes.create_string_buffer(header, len(header)))
