@@ -9,11 +9,25 @@ MAKEFLAGS += --no-print-directory
 
 # Settings of the caller's own pip and Python that would misplace what is installed here.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX
+export UV_PYTHON_DOWNLOADS := never
+
+# In an unpacked bundle (docs/offline.md) everything comes from it, and nothing is looked for anywhere else.
+BUNDLE := $(wildcard offline/bundle.json)
+ifdef BUNDLE
+unexport PIP_INDEX_URL PIP_EXTRA_INDEX_URL UV_INDEX_URL UV_EXTRA_INDEX_URL UV_DEFAULT_INDEX UV_INDEX UV_TORCH_BACKEND
+export PIP_CONFIG_FILE := /dev/null
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := offline/wheels
+export UV_NO_CONFIG := 1
+export UV_NO_INDEX := 1
+export UV_OFFLINE := 1
+export UV_FIND_LINKS := offline/wheels
+export UV_CACHE_DIR := .venvs/.cache
+AUDIT ?= offline
 # An index of your own that pip knows serves uv too, which doesn't read pip's settings.
-ifdef PIP_INDEX_URL
+else ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
-export UV_PYTHON_DOWNLOADS := never
 
 GPU := $(or $(wildcard /proc/driver/nvidia/version),$(shell nvidia-smi -L 2>/dev/null))
 DEVICE ?= $(if $(GPU),cuda,cpu)
@@ -30,6 +44,7 @@ PYTHON ?= $(shell for python in python3 python3.11; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo "$$python" && break; done)
 
 LOCKS := configs/locks
+SETS := $(if $(and $(BUNDLE),$(PYTHON)),$(shell $(PYTHON) -c 'import json; print(*json.load(open("$(BUNDLE)"))["sets"])'))
 UV := .venvs/uv/bin/uv
 RUN := .venvs/dev/bin/python -m
 APPLIANCE := .venvs/gateway/bin/appliance
@@ -55,13 +70,19 @@ test: tested
 test-long: tested
 	@$(RUN) pytest -m long $(ARGS)
 
-## check       what a reviewer would: format, lint, types, imports, then the tests
-check: tested
+## check       what a reviewer would: advisories, format, lint, types, imports, then the tests
+check: tested audit
 	@$(RUN) ruff format --check
 	@$(RUN) ruff check
 	@$(RUN) mypy
 	@.venvs/dev/bin/lint-imports
 	@$(RUN) pytest -m "not long" $(ARGS)
+
+## audit       ask an advisory service about every locked package (OSV_URL=: your own; AUDIT=offline: don't)
+.PHONY: audit
+audit: .venvs/dev/.ready
+	@.venvs/dev/bin/python .ci/audit.py $(if $(filter offline,$(AUDIT)),--offline) $(if $(OSV_URL),--osv-url $(OSV_URL)) \
+		$(addprefix $(LOCKS)/,uv.txt gateway.txt dev.txt engine-cpu.txt engine-cuda.txt prepare.txt)
 
 ## bench       measure CONFIG against its objectives
 bench: tested $(call weights,$(SERVED))
@@ -95,6 +116,27 @@ lock: $(UV)
 	@$(call compile,engine-cuda,$(LOCKS)/engine-cuda.in --override $(LOCKS)/with-gpu.txt)
 	@$(call compile,prepare,$(LOCKS)/prepare.in --override $(LOCKS)/without-gpu.txt $(TORCH_CPU))
 
+## install-offline  set everything up from this unpacked bundle, without a network (docs/offline.md)
+# Checked anew each time, and what was installed before goes first: what stands then came out of the bundle.
+.PHONY: install-offline
+install-offline:
+	@$(if $(BUNDLE),,echo "This is no unpacked bundle. On a machine with a network, '$(APPLIANCE) bundle --output FOLDER' makes one: docs/offline.md" >&2; exit 1)
+	@$(needs_python)
+	@rm -f .venvs/.checked
+	@$(MAKE) .venvs/.checked
+	@rm -rf .venvs/*/
+	@$(MAKE) gateway engine $(filter prepare dev,$(SETS))
+	@rm -rf .venvs/.cache
+	@echo "Installed. Next: make serve"
+
+.venvs/.checked: SHA256SUMS
+	@find . -path ./.venvs -prune -o -name __pycache__ -prune -exec rm -rf {} +
+	@$(PYTHON) -B -m appliance.bundle.check --device $(DEVICE)
+	@mkdir -p .venvs && touch $@ $(wildcard models/*/weights/manifest.json)
+
+SHA256SUMS:
+	@echo "SHA256SUMS is missing: this is no whole bundle. Copy or unpack it again." >&2; exit 1
+
 ## clean       remove environments and caches; prepared models and state stay
 .PHONY: clean
 clean:
@@ -114,8 +156,10 @@ help:
 # torch for the CPU isn't on the common index: from a folder that pip has been told of, else from PyTorch's own.
 TORCH_CPU := $(if $(PIP_FIND_LINKS),$(addprefix --find-links ,$(PIP_FIND_LINKS)),--torch-backend cpu)
 
-$(UV): $(LOCKS)/uv.txt
-	@$(if $(PYTHON),,echo "Python 3.11 is needed (Debian 12: apt install python3 python3-venv). If it is elsewhere: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1)
+needs_python = $(if $(PYTHON),,echo "Python 3.11 is needed (Debian 12: apt install python3 python3-venv). If it is elsewhere: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1)
+
+$(UV): $(LOCKS)/uv.txt $(if $(BUNDLE),| .venvs/.checked)
+	@$(needs_python)
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "Python can't make environments. Install its venv package: apt install python3-venv" >&2; exit 1; }
 	@echo "Setting up uv, the installer: a few seconds ..."
@@ -127,6 +171,7 @@ $(UV): $(LOCKS)/uv.txt
 # One at a time: a second make waits here, and then finds the work done. The engine's bytecode is written now,
 # because later, sealed, it can't write its own.
 define environment
+$(if $(and $(BUNDLE),$(filter-out $(SETS),$(2))),echo "This bundle was made without $(1): docs/offline.md" >&2; exit 1;) \
 exec 9> .venvs/.lock; flock 9; [[ $@ -nt $< ]] && exit; \
 $(UV) venv --quiet --clear --relocatable --python $(PYTHON) .venvs/$(1); \
 $(UV) pip sync $$([ -t 2 ] || echo --quiet) --require-hashes $(if $(filter engine,$(1)),--compile-bytecode) \
@@ -146,7 +191,7 @@ endef
 define libnuma
 .venvs/engine/bin/python -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null && exit; \
 rm -rf .venvs/engine/.libnuma; mkdir .venvs/engine/.libnuma; cd .venvs/engine/.libnuma; \
-if apt-get -qq download libnuma1 2>/dev/null && dpkg-deb --extract libnuma1*.deb . ; \
+if $(if $(BUNDLE),cp ../../../offline/packages/libnuma1*.deb .,apt-get -qq download libnuma1) 2>/dev/null && dpkg-deb --extract libnuma1*.deb . ; \
 then cp -P usr/lib/*/libnuma.so.1* ../lib/; \
 else rm -f ../.ready-cpu; echo "The engine needs the library libnuma.so.1. Install it: apt install libnuma1" >&2; exit 1; fi
 endef
@@ -178,7 +223,8 @@ engine: .venvs/engine/.ready-$(DEVICE)
 
 # --- Models ---------------------------------------------------------------------------------------------------
 
-models/%/weights/manifest.json: models/%/card.yaml | .venvs/gateway/.ready .venvs/prepare/.ready
+# A bundle may have left the tools behind; what it brought prepared needs none.
+models/%/weights/manifest.json: models/%/card.yaml | .venvs/gateway/.ready $(if $(and $(BUNDLE),$(filter-out $(SETS),prepare)),,.venvs/prepare/.ready)
 	@echo "Preparing the model $*: up to a minute ..."
 	@$(APPLIANCE) models prepare $*
 	@touch $@

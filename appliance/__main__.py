@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from appliance import __version__
-from appliance.errors import ApplianceError, ConfigInvalid, Invalid, NotRunning, Problem, WeightsInvalid
+from appliance import __version__, commands
+from appliance.errors import ApplianceError, Invalid, NotRunning, WeightsInvalid
 
-OK, FAILED, WRONG_INPUT, NOT_RUNNING = 0, 1, 2, 3
+WRONG_INPUT, NOT_RUNNING = 2, 3
 
 _EPILOG = """\
 a first session:
@@ -40,11 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     except NotRunning as refusal:
         return _complain(options, refusal, NOT_RUNNING)
     except ApplianceError as failure:
-        return _complain(options, failure, FAILED)
+        return _complain(options, failure, commands.FAILED)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        return OK
+        return commands.OK
 
 
 def _complain(options: argparse.Namespace, error: ApplianceError, status: int) -> int:
@@ -52,146 +52,10 @@ def _complain(options: argparse.Namespace, error: ApplianceError, status: int) -
         problems = [
             {"where": each.where, "line": each.line, "what": each.what} for each in getattr(error, "problems", [])
         ]
-        _print(json.dumps({"error": str(error), "problems": problems}))
+        commands.write(json.dumps({"error": str(error), "problems": problems}))
     else:
         sys.stderr.write(f"appliance: {error}\n")
     return status
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def _serve(options: argparse.Namespace) -> int:
-    from appliance import app, config
-
-    return app.serve(config.load(options.config))
-
-
-def _check_config(options: argparse.Namespace) -> int:
-    from appliance import config
-    from appliance.engines.fleet import check
-
-    loaded = config.load(options.config)
-    check(loaded)
-    models = ", ".join(loaded.settings.models)
-    _print(
-        json.dumps({"ok": True, "models": list(loaded.settings.models)})
-        if options.json
-        else f"✓ {options.config} is right (models: {models})"
-    )
-    return OK
-
-
-def _apply(options: argparse.Namespace) -> int:
-    from appliance import config, control
-    from appliance.console import Progress
-
-    loaded = config.load(options.config)
-    (status,) = control.ask(loaded.state, "GET", "/status")
-    if status["config"] != str(loaded.file):
-        what = f"the appliance on this state folder runs on {status['config']}; apply that, or restart it with this one"
-        raise ConfigInvalid(str(loaded.file), [Problem("", what)])
-    show = Progress()
-    for line in control.ask(loaded.state, "POST", "/apply"):
-        if "progress" in line:
-            show.say(line["progress"])
-        elif "error" in line:
-            raise ApplianceError(f"nothing was changed: {line['error']}")
-        else:
-            show.done("applied")
-            changes = line["changes"]
-            _print(
-                json.dumps(line)
-                if options.json
-                else "\n".join(f"  {change}" for change in changes) or "  nothing to change"
-            )
-            return OK
-    raise ApplianceError("the appliance ended before it had applied the config")
-
-
-def _status(options: argparse.Namespace) -> int:
-    from appliance import config, control
-
-    (status,) = control.ask(config.load(options.config).state, "GET", "/status")
-    ready = all(model["state"] in ("ready", "endpoint") for model in status["models"].values())
-    if options.json:
-        _print(json.dumps(status, indent=1))
-    else:
-        _print("\n".join(_status_lines(status)))
-    return OK if ready else FAILED
-
-
-def _status_lines(status: dict[str, Any]) -> list[str]:
-    egress = status["egress"]
-    lines = [
-        f"address   {status['address']}",
-        f"config    {status['config']}",
-        f"egress    {egress['mode']}; the gateway's seal holds: {', '.join(egress['holds']) or 'nothing'}",
-        *(f"        ! {part}" for part in egress["missing"]),
-    ]
-    for name, model in status["models"].items():
-        state = model["state"] + (f" ({model['stage']})" if model.get("stage") else "")
-        about = f"{model['card']}, {model['requests']} requests now" if "card" in model else ""
-        lines.append(f"model     {name:<16} {state:<10} {about}")
-        lines += [f"        ! {fault}" for fault in (model.get("reason"), *model.get("seal_missing", ())) if fault]
-    return lines
-
-
-def _models_list(options: argparse.Namespace) -> int:
-    from appliance import config
-    from appliance.weights.card import load_card
-
-    loaded = config.load(options.config)
-    served: dict[str, list[str]] = {}
-    for name, model in loaded.settings.models.items():
-        if model.kind == "card":
-            served.setdefault(model.card, []).append(name)
-    rows: list[dict[str, Any]] = []
-    for file in sorted(loaded.models_folder.glob("*/card.yaml")):
-        card = load_card(file.parent)
-        rows.append(
-            {
-                "name": file.parent.name,
-                "title": card.title,
-                "task": card.task,
-                "quantization": card.quantization,
-                "context_length": card.context_length,
-                "devices": list(card.hardware.devices),
-                "licence": card.licence,
-                "prepared": (file.parent / "weights" / "manifest.json").exists(),
-                "served_as": served.get(file.parent.name, []),
-            }
-        )
-    if options.json:
-        _print(json.dumps(rows, indent=1))
-        return OK
-    for row in rows:
-        state = "prepared" if row["prepared"] else "to prepare"
-        names = f"served as {', '.join(row['served_as'])}" if row["served_as"] else ""
-        _print(
-            f"{row['name']:<22} {row['task']:<10} {row['quantization']:<18} {row['context_length']:>7} tokens  "
-            f"{'+'.join(row['devices']):<9} {state:<11} {names}"
-        )
-    return OK
-
-
-def _models_prepare(options: argparse.Namespace) -> int:
-    from appliance import config
-    from appliance.console import Progress
-    from appliance.weights.prepare import prepare
-
-    loaded = config.load(options.config)
-    show = Progress()
-    environment = loaded.path(loaded.settings.engines.preparation_environment)
-    for name in options.names:
-        show.say(name)
-        folder = prepare(name, loaded.models_folder, environment, show.say)
-        show.done(f"{name} is prepared")
-        if options.json:
-            _print(json.dumps({"name": name, "weights": str(folder)}))
-    return OK
 
 
 def parser() -> argparse.ArgumentParser:
@@ -203,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root.add_argument("--version", action="version", version=__version__)
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    top = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     def add(
         group: Any,
@@ -226,31 +90,63 @@ def parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    add(commands, "serve", _serve, "run the appliance", (
+    add(top, "serve", commands.serve, "run the appliance", (
         "Start the engines of the config, seal this process off the network, and serve until SIGTERM or Ctrl-C.\n"
         "Prints the address and, at the first start, a key. Logs go to the state folder."
     ), script=False)  # fmt: skip
-    add(commands, "apply", _apply, "put the edited config into effect while people work", (
+    add(top, "apply", commands.apply, "put the edited config into effect while people work", (
         "Tell the running appliance to read its config again. New engines start beside the old ones; when all\n"
         "have answered, the names move over and the old engines finish their requests. If anything is wrong,\n"
         "nothing changes and this says why."
     ))  # fmt: skip
-    add(commands, "check-config", _check_config, "say whether the config is right", (
+    add(top, "check-config", commands.check_config, "say whether the config is right", (
         "Read the config and the cards it names; report every mistake with its line. Changes nothing."
     ))  # fmt: skip
-    add(commands, "status", _status, "show what runs and whether it is well", (
+    add(top, "status", commands.status, "show what runs and whether it is well", (
         "Show the state of each model and of the seal. Exit status 0 only when every model can answer."
     ))  # fmt: skip
-    models = commands.add_parser("models", help="list and prepare models", description="Look after models.")
+    egress = top.add_parser("egress", help="prove that nothing leaves", description="Prove that nothing leaves.")
+    group = egress.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    command = add(group, "verify", commands.egress_verify, "prove it now, on the running appliance", (
+        "Look at every process, thread and open socket of the running appliance, try every known way out from\n"
+        "inside each seal and beside it without one, and write a signed report. Run it as the appliance's own user\n"
+        "or as root. Takes a few seconds. Exit status 0 only when everything holds."
+    ))  # fmt: skip
+    command.add_argument("--html", type=Path, metavar="FILE", help="also write the report as a page to print")
+    command = add(group, "report", commands.egress_report, "show a report that was written before", (
+        "Show the newest report, or the one with that number."
+    ))  # fmt: skip
+    command.add_argument("number", nargs="?", type=int, metavar="NUMBER", help="which (default: the newest)")
+    command.add_argument("--html", type=Path, metavar="FILE", help="also write it as a page to print")
+    command = add(group, "check", commands.egress_check, "check that reports are genuine and complete", (
+        "Check signatures and the chain of all reports of this appliance, or one report in a file. Tells the first\n"
+        "one that was changed, removed or put in."
+    ))  # fmt: skip
+    command.add_argument("file", nargs="?", type=Path, metavar="FILE", help="one report, as JSON")
+    command.add_argument("--fingerprint", metavar="WORDS", help="the key's fingerprint, as you noted it before")
+    models = top.add_parser("models", help="list and prepare models", description="Look after models.")
     group = models.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add(group, "list", _models_list, "list the models that have a card", (
+    add(group, "list", commands.models_list, "list the models that have a card", (
         "List the cards under the models folder: what each is, whether its weights are prepared, who serves it."
     ))  # fmt: skip
-    command = add(group, "prepare", _models_prepare, "fetch and convert the weights of a model", (
+    command = add(group, "prepare", commands.models_prepare, "fetch and convert the weights of a model", (
         "Bring the weights that a card describes, check their checksums, quantize them where the card says so,\n"
         "and put them beside the card. What is already there is left alone; a failure leaves nothing half done."
     ))  # fmt: skip
     command.add_argument("names", nargs="+", metavar="NAME", help="folder under models/")
+    command = add(top, "bundle", commands.bundle, "collect all that a machine without a network needs", (
+        "Collect this checkout, every package that it is locked to, and prepared models into one folder with\n"
+        "checksums and a bill of materials. On the other machine, in that folder: make install-offline.\n"
+        "A run that failed is taken up again by the same command."
+    ))  # fmt: skip
+    command.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where to; not there yet")
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu",
+        help="what the other machine serves on (default: %(default)s)")  # fmt: skip
+    command.add_argument("--models", nargs="+", default=[], metavar="NAME",
+        help="folders under models/ (default: those that the config names)")  # fmt: skip
+    command.add_argument("--without", action="append", choices=("tests", "preparation"), default=[],
+        help="leave out what `make test` and `make bench` need, or what `models prepare` needs")  # fmt: skip
+    command.add_argument("--tar", action="store_true", help="also write FOLDER.tar, one file to carry")
     return root
 
 

@@ -14,12 +14,14 @@ from appliance import observe
 from appliance.api.exchange import House
 from appliance.api.wire import WireLimits
 from appliance.config import Config, RemoteModel, Settings
+from appliance.egress.assurance import Assurance, Verdict
 from appliance.engines.engine import describe
 from appliance.engines.fleet import Fleet, Machine, Tell, specs
-from appliance.engines.seal import Seal
 from appliance.errors import ConfigInvalid, Problem
+from appliance.probing import Probing
+from appliance.seal.parts import Seal
 
-_KEPT_BY_RESTART = ("listen", "egress", "state")
+_KEPT_BY_RESTART = ("listen", "egress", "state", "models_folder")
 
 
 @dataclass(slots=True)
@@ -32,6 +34,8 @@ class Appliance:
     access_log: observe.AccessLog
     seal: Seal
     endpoints: Mapping[str, RemoteModel]
+    assurance: Assurance
+    probing: Probing
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     base_url: str = ""
     _applying: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -71,10 +75,39 @@ class Appliance:
             "config": str(self.config.file),
             "pid": os.getpid(),
             "egress": {
-                "mode": egress.mode, "seal": egress.seal, "holds": self.seal.holds, "missing": self.seal.missing
+                "mode": egress.mode, "seal": egress.seal, "holds": self.seal.holds, "missing": self._missing(),
+                "verify": self.assurance.describe(),
             },
             "models": models,
         }  # fmt: skip
+
+    def _missing(self) -> list[str]:
+        """What the seals of the gateway and of the way out lack; engines show theirs themselves."""
+        way_out = {place: seal for place, seal in self.probing.seals().items() if place in ("outlet", "dialler")}
+        return [*self.seal.missing, *(f"{place}: {part}" for place, seal in way_out.items() for part in seal.missing)]
+
+    def take(self, verdict: Verdict) -> None:
+        """Note what a verification of the seal came to, and say it where somebody looks."""
+        self.assurance.take(verdict)
+        log = logging.getLogger("appliance.egress")
+        if verdict.holds:
+            log.info("report %d: the seal holds (sha256 %s)", verdict.number, verdict.sha256)
+        else:
+            log.error(
+                "report %d: THE SEAL IS NOT PROVEN: %s; `appliance egress verify` says what to do (sha256 %s)",
+                verdict.number, ", ".join(verdict.failed), verdict.sha256,
+            )  # fmt: skip
+
+    def missing(self) -> Iterable[tuple[str, int]]:
+        """For metrics: (place, number of parts that its seal lacks)."""
+        yield "gateway", len(self.seal.missing)
+        for place, seal in self.probing.seals().items():
+            yield place, len(seal.missing)
+
+    def proof(self) -> tuple[bool, float] | None:
+        """For metrics: whether the last verification held and is not overdue, and when it was (seconds since 1970)."""
+        last = self.assurance.last
+        return None if last is None else (last.holds and not self.assurance.overdue, last.timestamp)
 
     def states(self) -> Iterable[tuple[str, str, int, int]]:
         """For metrics: (model, state, starts, requests in flight)."""

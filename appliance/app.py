@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import resource
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from appliance import __version__, console, control, observe, state
+from appliance import __version__, console, control, observe, state, witness
 from appliance.accounts.keys import Keys
 from appliance.administration import Appliance
 from appliance.api import routes, wire
 from appliance.api.exchange import House
 from appliance.config import Config, Settings
 from appliance.dispatch.endpoints import Endpoints
+from appliance.egress import started
+from appliance.egress.assurance import Assurance
+from appliance.egress.findings import Destination
+from appliance.egress.started import Started
 from appliance.engines.command import Launch, Spec
 from appliance.engines.engine import Engine, State
 from appliance.engines.fleet import Fleet, Machine, specs
 from appliance.engines.process import Nursery
-from appliance.engines.seal import seal_gateway
-from appliance.errors import ApplianceError, ConfigInvalid, Problem, SealUnavailable
+from appliance.errors import ApplianceError, CannotListen, ConfigInvalid, Problem, SealUnavailable
 from appliance.pipeline import Pipeline
+from appliance.probing import Probing
+from appliance.seal import view
+from appliance.seal.gateway import seal_gateway
 
 
 def serve(config: Config) -> int:
@@ -46,18 +55,16 @@ def serve(config: Config) -> int:
     wanted = specs(config, Machine.here())
     endpoints = Endpoints(config)
     certificate = _certificate(config)
-    try:
-        public = wire.listen_tcp(settings.listen.host, settings.listen.port)
-    except OSError as cause:
-        where = f"{settings.listen.host}:{settings.listen.port}"
-        problem = Problem(
-            "listen", f"can't listen on {where}: {os.strerror(cause.errno or 0)}; is another program there?"
-        )
-        raise ConfigInvalid(str(config.file), [problem]) from cause
+    public = _listen(config)
     local = wire.listen_unix(config.state / "run" / "control.sock", 0o600)
     nursery = Nursery.start(settings.egress.seal)
     endpoints.open()
-    seal = seal_gateway(best_effort=settings.egress.seal == "best-effort")
+    watcher = witness.start(config) if settings.egress.verify.every_seconds else None
+    _note(config, public, nursery, endpoints, watcher).write(config.state / "egress")
+    seal = seal_gateway(
+        _seen(config, endpoints), [config.state], [config.state / "egress"],
+        best_effort=settings.egress.seal == "best-effort",
+    )  # fmt: skip
     # from here on this process can't open a connection, whatever runs in it
 
     async def run() -> int:
@@ -65,13 +72,20 @@ def serve(config: Config) -> int:
         metrics = observe.Metrics()
         access_log = observe.AccessLog(config.state / "logs")
         keys = Keys(config.state)
-        pipeline = Pipeline(fleet, metrics, access_log)
+        assurance = Assurance(settings.egress.verify)
+        pipeline = Pipeline(assurance, fleet, metrics, access_log)
         house = House(keys, fleet, pipeline, metrics, settings.limits)
-        appliance = Appliance(config, house, fleet, access_log, seal, endpoints.models)
+        probing = Probing(nursery, endpoints)
+        appliance = Appliance(config, house, fleet, access_log, seal, endpoints.models, assurance, probing)
         metrics.watch(appliance)
-        appliance.base_url = _base_url(public, tls=certificate is not None)
+        appliance.base_url = wire.base_url(public, tls=certificate is not None)
         await _require_engine_seal(nursery, config)
-        return await _serve(appliance, wanted, public, local, certificate, (nursery, endpoints), show)
+        lost = {
+            nursery.ended(): "the process that starts engines has ended",
+            endpoints.ended(): "the process that reaches endpoints has ended",
+            witness.ended(watcher): "the process that proves the seal has ended",
+        }
+        return await _serve(appliance, wanted, public, local, certificate, lost, show)
 
     try:
         return uvloop.run(run())
@@ -86,7 +100,7 @@ async def _serve(
     public: socket.socket,
     local: socket.socket,
     certificate: wire.Certificate | None,
-    helpers: tuple[Nursery, Endpoints],
+    ends: Mapping[Coroutine[Any, Any, None], str],
     show: console.Progress,
 ) -> int:
     settings = appliance.config.settings
@@ -124,11 +138,7 @@ async def _serve(
     welcome = asyncio.create_task(_welcome(appliance, show))
     stopped = asyncio.create_task(appliance.stopping.wait())
     # sealed, it can't start them again; whatever started the appliance can
-    nursery, endpoints = helpers
-    lost = {
-        asyncio.create_task(nursery.ended()): "the process that starts engines has ended",
-        asyncio.create_task(endpoints.ended()): "the process that reaches endpoints has ended",
-    }
+    lost = {asyncio.create_task(end): what for end, what in ends.items()}
     await asyncio.wait({stopped, *serving, *lost}, return_when=asyncio.FIRST_COMPLETED)
     for task, what in lost.items():
         if task.done():
@@ -146,6 +156,44 @@ async def _serve(
     appliance.access_log.close()
     show.done("stopped")
     return 0 if appliance.stopping.is_set() else 1
+
+
+def _seen(config: Config, endpoints: Endpoints) -> list[Path]:
+    """What the sealed gateway goes on seeing, beside the system's own folders and its state."""
+    settings = config.settings
+    seen = [*view.interpreter(), config.file.parent, config.models_folder, config.path(settings.engines.environment)]
+    if settings.listen.tls is not None:
+        files = [config.file.parent / settings.listen.tls.certificate, config.file.parent / settings.listen.tls.key]
+        # the folder, since a renewal puts a new file there; and that to which a link in it leads
+        seen += [folder for file in files for folder in (file.parent, file.resolve().parent)]
+    seen += [path.parent for path in endpoints.sockets]
+    return [path for path in seen if path.exists()]
+
+
+def _note(
+    config: Config, public: socket.socket, nursery: Nursery, endpoints: Endpoints,
+    watcher: subprocess.Popen[bytes] | None,
+) -> Started:  # fmt: skip
+    """What a verification will hold this start to."""
+    egress = config.settings.egress
+    pids = {nursery.pid: "nursery", **endpoints.pids, **({watcher.pid: "witness"} if watcher else {})}
+    return Started(
+        gateway=started.known(os.getpid(), "gateway"),
+        mode=egress.mode,
+        seal=egress.seal,
+        listening=[_local(public)],
+        network=started.network_of(public),
+        host_sockets=[str(path) for path in endpoints.sockets],
+        helpers=[started.known(pid, does) for pid, does in pids.items()],
+        destinations=[
+            Destination(to.name, f"{to.host}:{to.port}", to.kind, to.tls, []) for to in endpoints.destinations
+        ],
+    )
+
+
+def _local(public: socket.socket) -> str:
+    name = public.getsockname()
+    return name if isinstance(name, str) else f"{name[0]}:{name[1]}"
 
 
 async def _apply_on_signal(appliance: Appliance) -> None:
@@ -174,7 +222,7 @@ async def _welcome(appliance: Appliance, show: console.Progress) -> None:
         appliance.base_url,
         keys.create() if keys.empty else None,
         chat,
-        [*appliance.seal.missing, *_missing_around_engines(appliance)],
+        sorted({part for seal in (appliance.seal, *appliance.probing.seals().values()) for part in seal.missing}),
         str(appliance.config.state / "keys.json"),
     )
 
@@ -182,11 +230,6 @@ async def _welcome(appliance: Appliance, show: console.Progress) -> None:
 def _waiting_for(engine: Engine) -> str:
     again = f" again, since {engine.reason}" if engine.reason else ""
     return f"{engine.spec.name}: {engine.stage}{again}"
-
-
-def _missing_around_engines(appliance: Appliance) -> set[str]:
-    engines = [served.engine for served in appliance.fleet.served.values() if served.engine]
-    return {part for engine in engines if engine.process for part in engine.process.seal.missing}
 
 
 def _spawner(nursery: Nursery, settings: Settings) -> Any:
@@ -200,7 +243,7 @@ def _spawner(nursery: Nursery, settings: Settings) -> Any:
 
 async def _require_engine_seal(nursery: Nursery, config: Config) -> None:
     """Try the engines' seal on a process that does nothing, so that a host without it is told at once."""
-    command = [sys.executable, "-I", "-S", "-c", ""]
+    command = [shutil.which("true", path=os.defpath) or sys.executable, "--version"]  # the one starts at once
     probe = await nursery.spawn(command, {}, config.state / "logs" / "seal.log", [], [], config.settings.egress.seal)
     if await probe.wait() != 0:
         raise SealUnavailable(f"a sealed process can't run here; see {config.state / 'logs' / 'seal.log'}")
@@ -219,6 +262,24 @@ def _make_room_for_connections(settings: Settings) -> None:
         )  # fmt: skip
 
 
+def _listen(config: Config) -> socket.socket:
+    """The public socket: the one that systemd passed, else one where the config says."""
+    listen = config.settings.listen
+    try:
+        public = wire.passed_socket(os.environ)
+        if public is None:
+            if listen.socket is not None:
+                return wire.listen_unix(config.path(listen.socket))
+            return wire.listen_tcp(listen.host, listen.port)
+        objection = listen.objection(None if public.family == socket.AF_UNIX else public.getsockname()[0])
+        if objection:
+            public.close()
+            raise CannotListen(f"the socket that systemd passed: {objection}")
+    except CannotListen as refusal:
+        raise ConfigInvalid(str(config.file), [Problem("listen", str(refusal))]) from refusal
+    return public
+
+
 def _certificate(config: Config) -> wire.Certificate | None:
     tls = config.settings.listen.tls
     if tls is None:
@@ -228,10 +289,3 @@ def _certificate(config: Config) -> wire.Certificate | None:
     except OSError as cause:
         problem = Problem("listen.tls", f"the certificate or its key can't be used: {cause}")
         raise ConfigInvalid(str(config.file), [problem]) from cause
-
-
-def _base_url(public: socket.socket, *, tls: bool) -> str:
-    host, port = public.getsockname()[:2]
-    if ipaddress.ip_address(host).is_unspecified:
-        host = "::1" if ":" in host else "127.0.0.1"  # every address of this host; this one works as pasted on it
-    return f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from appliance import strict_yaml
+from appliance.addresses import is_private
 from appliance.errors import ConfigInvalid, Problem
 
 
@@ -76,10 +77,15 @@ class Tls(Section):
 
 
 class Listen(Section):
-    """Where internal apps reach the appliance."""
+    """Where internal apps reach the appliance. A socket that systemd passes takes the place of the first three."""
 
     host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback needs `tls` or `behind_proxy`.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one and prints it.")
+    socket: FilePath | None = Field(
+        None,
+        description="Unix socket to listen on instead of `host` and `port`, such as `/run/appliance/api.sock`. "
+        "The appliance's user and group may connect (mode 0660).",
+    )
     tls: Tls | None = Field(None, description="Serve HTTPS with these files.")
     behind_proxy: bool = Field(
         default=False,
@@ -90,28 +96,118 @@ class Listen(Section):
     )
 
     @model_validator(mode="after")
-    def _no_clear_text_on_the_network(self) -> Self:
-        try:
-            address = ipaddress.ip_address(self.host)
-        except ValueError:
-            raise ValueError("host must be an IP address, such as 127.0.0.1 or 0.0.0.0, not a name") from None
-        if not address.is_loopback and self.tls is None and not self.behind_proxy:
-            raise ValueError(
-                f"host {self.host} is reachable from the network: add `tls: {{certificate: ..., key: ...}}`, "
-                "or set `behind_proxy: true` if a proxy of yours does TLS in front"
-            )
+    def _one_place_without_clear_text_on_the_network(self) -> Self:
+        if self.socket is not None and self.model_fields_set & {"host", "port"}:
+            raise ValueError("`socket` takes the place of `host` and `port`; leave them out, or leave out `socket`")
+        problem = self.objection(None if self.socket is not None else self.host)
+        if problem:
+            raise ValueError(problem)
         return self
+
+    def objection(self, host: str | None) -> str | None:
+        """Why these settings forbid to listen on `host`, an IP address, or on a Unix socket (None); None if not."""
+        if host is None:
+            return None if self.tls is None else "a Unix socket takes no `tls`: nothing on it leaves this host"
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return "host must be an IP address, such as 127.0.0.1 or 0.0.0.0, not a name"
+        if address.is_loopback or self.tls is not None or self.behind_proxy:
+            return None
+        return (
+            f"host {host} is reachable from the network: add `tls: {{certificate: ..., key: ...}}`, "
+            "or set `behind_proxy: true` if a proxy of yours does TLS in front"
+        )
+
+
+class Verify(Section):
+    """How often the appliance proves its own seal, and what follows when it can't."""
+
+    every_seconds: float = Field(
+        300, ge=0, description="Time between two verifications; 0: only when `appliance egress verify` is run."
+    )
+    on_failure: Literal["alert", "stop"] = Field(
+        "alert",
+        description="`alert`: log it and raise the metric. `stop`: also answer every request with 503 until a "
+        "verification holds again.",
+    )
+
+    @model_validator(mode="after")
+    def _stop_needs_a_timer(self) -> Self:
+        if self.on_failure == "stop" and not self.every_seconds:
+            raise ValueError("on_failure: stop needs verifications: set every_seconds to more than 0")
+        return self
+
+
+class Provider(Section):
+    """A service outside the house to which cleared requests may go."""
+
+    url: str = Field(
+        description="Base URL, such as `https://api.mistral.ai/v1`: always `https`, and a name that leads to public "
+        "addresses only."
+    )
+    key: Secret | None = Field(None, description="Its API key, by reference: `env.NAME` or `file:/path`.")
+    ca: FilePath | None = Field(
+        None, description="PEM file of the authority that signed its certificate; empty: those of the system."
+    )
+
+    @model_validator(mode="after")
+    def _url(self) -> Self:
+        parts = urlsplit(self.url)
+        if parts.scheme != "https":
+            raise ValueError("url must start with https://, since the way there is a public one")
+        if not _PUBLIC_NAME.fullmatch(parts.hostname or ""):
+            raise ValueError("url must hold a public DNS name, such as api.mistral.ai; for a server in the house use "
+                             "`models: {NAME: {endpoint: ...}}`")  # fmt: skip
+        _refuse_extras("url", self.url)
+        return self
+
+
+# The last label has a letter: 127.1 and 0x7f.1 are addresses to a resolver.
+_PUBLIC_NAME = re.compile(r"(?=.{4,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])")
+
+
+def _refuse_extras(field: str, url: str) -> None:
+    """Raise `ValueError` when `url` holds what a base URL may not."""
+    parts = urlsplit(url)
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{field}: the port must be a number up to 65535") from None
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError(f"{field} may hold no credentials, query or fragment; use `key: env.NAME`")
+
+
+ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 
 
 class Egress(Section):
     """What may leave the house. A bare word, `egress: deny`, means `{mode: deny}`."""
 
-    mode: Literal["deny"] = Field("deny", description="`deny`: nothing in the appliance can call out.")
+    mode: Literal["deny", "anonymized"] = Field(
+        "deny",
+        description="`deny`: nothing in the appliance can call out. `anonymized`: one way out opens, to the "
+        "`providers` only and for requests only that were cleared of what is personal; all else stays sealed.",
+    )
+    providers: dict[ProviderName, Provider] = Field(
+        {}, description="With `anonymized`: the services that may be called, each under a name of yours."
+    )
     seal: Literal["required", "best-effort"] = Field(
         "required",
         description="`required`: refuse to start when the kernel can't hold a part of the seal. "
         "`best-effort`: start all the same, and show what is missing.",
     )
+    verify: Verify = Field(Verify(), description="See `Verify`.")
+
+    @model_validator(mode="after")
+    def _providers_as_the_mode_says(self) -> Self:
+        if self.mode == "anonymized" and not self.providers:
+            raise ValueError(
+                "mode: anonymized needs `providers: {NAME: {url: https://...}}`, at least one; or use mode: deny"
+            )
+        if self.mode == "deny" and self.providers:
+            raise ValueError("mode: deny allows no `providers`: leave them out, or use mode: anonymized")
+        return self
 
 
 def _egress(value: object) -> object:
@@ -181,25 +277,12 @@ class LocalModel(Section):
     )
 
 
-# A list of our own: `is_private` of Python's holds link-local addresses too, among them the one at which clouds
-# tell machines their credentials, and 0.0.0.0, which is another way to say this very host.
-_PRIVATE = [
-    ipaddress.ip_network(network)
-    for network in (
-        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7", "::1/128"
-    )
-]  # fmt: skip
-
-
 def may_be_private(host: str) -> bool:
     """Whether an address is one of the house, or a name might lead to one: that shows only when it is looked up."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        return is_private(host)
     except ValueError:
         return True
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return any(address in network for network in _PRIVATE)
 
 
 class RemoteModel(Section):
@@ -228,12 +311,7 @@ class RemoteModel(Section):
             raise ValueError("endpoint must start with https://, http:// or unix:/")
         elif not may_be_private(parts.hostname):
             raise ValueError("endpoint must be a private address, or a name that leads to one")
-        try:
-            _ = parts.port
-        except ValueError:
-            raise ValueError("endpoint: the port must be a number up to 65535") from None
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("endpoint may hold no credentials, query or fragment; use `key: env.NAME`")
+        _refuse_extras("endpoint", self.endpoint)
         return self
 
 

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from appliance.administration import Appliance
+from appliance.egress.assurance import Verdict
 from appliance.errors import ApplianceError, NotRunning
 
 _LONGEST_LOAN = 24 * 3600.0
@@ -35,6 +36,22 @@ def build(appliance: Appliance) -> Starlette:
     async def apply(_: Request) -> Response:
         return StreamingResponse(_applying(appliance), media_type="application/x-ndjson")
 
+    async def places(_: Request) -> Response:
+        engines = appliance.probing.engines()
+        missing = {place: seal.missing for place, seal in appliance.probing.seals().items()}
+        return JSONResponse({
+            "engines": {place: process.pid for place, process in engines.items()},
+            "missing": {"gateway": appliance.seal.missing, **missing},
+        })  # fmt: skip
+
+    async def probe(request: Request) -> Response:
+        return JSONResponse(await appliance.probing.probe(await request.json()))
+
+    async def verdict(request: Request) -> Response:
+        told = await request.json()
+        appliance.take(Verdict(**told | {"failed": tuple(told["failed"])}))
+        return JSONResponse({})
+
     async def lend(request: Request) -> Response:
         seconds = min(float((await request.json())["seconds"]), _LONGEST_LOAN)
         return JSONResponse({"key": appliance.house.keys.lend(seconds), "seconds": seconds})
@@ -44,6 +61,9 @@ def build(appliance: Appliance) -> Starlette:
             Route("/status", status),
             Route("/apply", apply, methods=["POST"]),
             Route("/keys/lend", lend, methods=["POST"]),
+            Route("/egress/places", places),
+            Route("/egress/probe", probe, methods=["POST"]),
+            Route("/egress/verdict", verdict, methods=["POST"]),
         ]
     )
 
@@ -73,21 +93,24 @@ async def _applying(appliance: Appliance) -> AsyncIterator[str]:
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("appliance")
+    def __init__(self, path: Path, patience: float | None) -> None:
+        super().__init__("appliance", timeout=patience)
         self._path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self._path))
 
 
-def ask(state: Path, method: str, path: str, body: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+def ask(
+    state: Path, method: str, path: str, body: dict[str, Any] | None = None, patience: float | None = None
+) -> Iterator[dict[str, Any]]:
     """Ask the appliance that runs on `state`; yield the JSON of each line of its answer.
 
-    Raises `NotRunning` when none does.
+    Raises `NotRunning` when none does, or when it says nothing for `patience` seconds.
     """
-    connection = _UnixConnection(state / "run" / "control.sock")
+    connection = _UnixConnection(state / "run" / "control.sock", patience)
     try:
         connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"})
         for line in connection.getresponse():

@@ -6,9 +6,14 @@ ApplianceError
 │   └── CardInvalid       models/<name>/card.yaml
 ├── WeightsInvalid        model files are missing, or are not the ones that were prepared
 ├── PreparationFailed     `models prepare` could not finish; nothing was left half done
+├── BundleFailed          `appliance bundle` could not finish; nothing looks like a whole bundle
+├── BundleInvalid         an unpacked bundle isn't whole, or isn't for this machine
 ├── SealUnavailable       the kernel refused a part of the seal
+├── CannotListen          a socket can't be bound, or the one that systemd passed is unfit
+├── OutletFailed          the processes through which requests leave did not start, or have ended
 ├── EngineFailed          an engine did not start, stalled or died
 ├── NotRunning            no appliance answers on its control socket
+├── LedgerFailed          the report of a verification can't be kept
 └── Refused               a request that gets an error answer instead of a model's
     ├── BadRequest        400  the body, or one field of it
     ├── Unauthenticated   401
@@ -16,6 +21,7 @@ ApplianceError
     ├── MethodNotAllowed  405
     ├── BodyTooLarge      413
     ├── Loading           503  the engine is not ready yet
+    ├── NotProven         503  the last verification of the seal failed
     └── UpstreamFailed    502  the engine died or answered nonsense
 
 No message of any of them holds a prompt, an answer or a key.
@@ -69,8 +75,24 @@ class PreparationFailed(ApplianceError):
     """A model could not be prepared; nothing was left half done."""
 
 
+class BundleFailed(ApplianceError):
+    """A bundle could not be made; nothing stands where it would have been."""
+
+
+class BundleInvalid(ApplianceError):
+    """An unpacked bundle isn't whole, or isn't for this machine."""
+
+
 class SealUnavailable(ApplianceError):
     """The kernel refused a part of the seal; the message says which and how to get it."""
+
+
+class CannotListen(ApplianceError):
+    """A socket can't be bound, or the one that systemd passed is unfit; the message says what to do."""
+
+
+class OutletFailed(ApplianceError):
+    """The outlet or the dialler did not start, has ended, or could not do what it was asked."""
 
 
 class EngineFailed(ApplianceError):
@@ -79,6 +101,10 @@ class EngineFailed(ApplianceError):
 
 class NotRunning(ApplianceError):
     """No appliance answers on the control socket."""
+
+
+class LedgerFailed(ApplianceError):
+    """The report of a verification can't be kept; the message says why and what to do."""
 
 
 class Refused(ApplianceError):
@@ -143,6 +169,13 @@ class BodyTooLarge(Refused):
 
 class Loading(Refused):
     """The model exists but can't answer yet; `retry_after` says when to come back."""
+
+    status = 503
+    kind = "server_error"
+
+
+class NotProven(Refused):
+    """Nothing is answered until the proof that nothing leaves holds again (`egress.verify.on_failure: stop`)."""
 
     status = 503
     kind = "server_error"

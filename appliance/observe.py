@@ -64,6 +64,12 @@ class Observed(Protocol):
     def states(self) -> Iterable[tuple[str, str, int, int]]:
         """(model, state, starts so far, requests in flight) for each engine."""
 
+    def missing(self) -> Iterable[tuple[str, int]]:
+        """(place, number of missing parts) for each place that should be sealed."""
+
+    def proof(self) -> tuple[bool, float] | None:
+        """Whether the last verification of the seal holds, and when it was (seconds since 1970); None before it."""
+
 
 class _EngineCollector(Collector):
     def __init__(self, observed: Observed) -> None:
@@ -79,7 +85,15 @@ class _EngineCollector(Collector):
             state.add_metric([model, now], 1)
             starts.add_metric([model], count)
             flight.add_metric([model], requests)
-        yield from (state, starts, flight)
+        missing = GaugeMetricFamily("appliance_seal_missing", "Parts that a seal lacks.", labels=["place"])
+        for place, parts in self._observed.missing():
+            missing.add_metric([place], parts)
+        yield from (state, starts, flight, missing)
+        if proof := self._observed.proof():
+            yield GaugeMetricFamily("appliance_egress_holds", "1 while the last verification holds.", value=proof[0])
+            yield GaugeMetricFamily(
+                "appliance_egress_verified_timestamp_seconds", "When the seal was last verified.", value=proof[1]
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import asyncio
 from appliance.core import Caller, Reply, Request
 from appliance.dispatch.choose import choose
 from appliance.dispatch.serve import serve
+from appliance.egress.assurance import Assurance
 from appliance.engines.fleet import Fleet
 from appliance.errors import Refused
 from appliance.observe import AccessLog, Metrics
@@ -15,10 +16,16 @@ from appliance.observe import AccessLog, Metrics
 class Pipeline:
     """Takes checked requests to the model that answers them."""
 
-    def __init__(self, fleet: Fleet, metrics: Metrics, access_log: AccessLog) -> None:
+    def __init__(self, assurance: Assurance, fleet: Fleet, metrics: Metrics, access_log: AccessLog) -> None:
+        self._assurance = assurance
         self._fleet = fleet
         self._metrics = metrics
         self._access_log = access_log
+
+    @property
+    def proven(self) -> bool:
+        """Whether the proof of the seal lets requests be answered."""
+        return self._assurance.objection() is None
 
     async def run(self, request: Request, reply: Reply) -> None:
         """Answer `request` through `reply`.
@@ -28,6 +35,7 @@ class Pipeline:
         """
         record = self._metrics.open(request)
         try:
+            self._assurance.require()
             route = choose(request, self._fleet.find(request.model))
             await serve(request, route, reply, record)
             record.outcome, record.status = "answered", 200

@@ -13,7 +13,7 @@ from appliance.config import Config
 from appliance.errors import ConfigInvalid, Problem
 
 _LONGEST_SOCKET_PATH = 107
-_OURS = re.compile(r"e\d+|o\d+\.sock|control\.sock")
+_OURS = re.compile(r"e\d+|outlet|control\.sock|v\d+-\w\.sock")
 
 
 def claim(config: Config) -> TextIOWrapper:
@@ -25,7 +25,7 @@ def claim(config: Config) -> TextIOWrapper:
     state = config.state
     try:
         _check(state)
-        for folder in (state, state / "run", state / "logs"):
+        for folder in (state, state / "run", state / "logs", state / "egress"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         state.chmod(0o700)
         lock = (state / "lock").open("w")

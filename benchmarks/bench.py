@@ -36,7 +36,7 @@ from appliance.errors import Invalid, NotRunning
 from appliance.weights.card import load_card
 from benchmarks import report, serving, setting
 from benchmarks.measured import Measured, Verdict, judge
-from benchmarks.terminal import say, show
+from benchmarks.terminal import command_line, say, show
 
 MET, MISSED, WRONG_INPUT, NOT_RUNNING = 0, 1, 2, 3
 _GRACE_SECONDS = 120
@@ -196,9 +196,7 @@ def _card(config: Config, name: str) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("bench", __doc__)
     add = parser.add_argument
     add("--config", type=Path, default=Path("configs/appliance.yaml"), help="(default: %(default)s)")
     add("--users", type=int, default=8, help="people who chat at the same time (default: %(default)s)")
@@ -209,7 +207,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--address", metavar="URL", help="measure the appliance there instead of the config's own")
     add("--key", help="its API key; better in the environment, as APPLIANCE_KEY")
     add("--ca", type=Path, metavar="FILE", help="PEM file of the authority that signed the address' certificate")
-    add("--results", type=Path, default=Path("results"), help="folder for the report's folder (default: %(default)s)")
     return parser
 
 

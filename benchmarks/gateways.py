@@ -1,7 +1,7 @@
 """The gateways that are compared: how each is started in front of the same upstream, and how it is asked.
 
 Each runs as its makers run it by default but for what all have in common: one process where that is the default,
-no database, no telemetry. The appliance has everything on that it has. Peers are installed by `peers.sh`.
+no database, no telemetry. The appliance has everything on that a request meets. Peers are installed by `peers.sh`.
 """
 
 from __future__ import annotations
@@ -161,15 +161,31 @@ class Appliance(Gateway):
         return {"authorization": f"Bearer {answer['key']}"}
 
 
-def write_config(folder: Path, port: int, upstream: Path, objectives: Mapping[str, float] | None = None) -> Path:
-    """A config in `folder`, its state beside it, whose one model is what listens on the Unix socket `upstream`."""
+class Unsealed(Appliance):
+    """The same without its seal, to see what that costs."""
+
+    name = "unsealed"
+    about = "the appliance without its seal"
+
+    def command(self, upstream: Upstream, port: int, folder: Path) -> list[str]:
+        """The appliance as unsealed.py starts it."""
+        config = write_config(folder, port, upstream.socket)
+        return [sys.executable, "-m", "benchmarks.unsealed", "serve", "--config", str(config)]
+
+
+def write_config(folder: Path, port: int, upstream: Path, **sections: object) -> Path:
+    """A config in `folder`, its state beside it, whose one model is what listens on the Unix socket `upstream`.
+
+    `sections` replace those of the same name.
+    """
     config = folder / "appliance.yaml"
     settings = {
         "listen": {"host": "127.0.0.1", "port": port},
-        "egress": "deny",
+        # a verification in the middle of a phase would count as if the requests had cost it; benchmarks.seal times it
+        "egress": {"mode": "deny", "verify": {"every_seconds": 0}},
         "state": "state",
         "models": {MODEL: {"endpoint": f"unix:{upstream}", "context_length": 4096}},
-        "objectives": dict(objectives or {}),
+        **sections,
     }
     config.write_text(json.dumps(settings, indent=1))  # which is YAML too
     return config
@@ -321,7 +337,7 @@ class Nginx(Gateway):
 def all_gateways(peers: Path) -> list[Gateway]:
     """Every gateway, in the order of the table. `peers`: where `peers.sh` installs."""
     return [
-        Direct(), Nginx(), VllmRouter(peers), Passthrough(), Appliance(), Portkey(peers), LiteLlm(peers),
+        Direct(), Nginx(), VllmRouter(peers), Passthrough(), Appliance(), Unsealed(), Portkey(peers), LiteLlm(peers),
     ]  # fmt: skip
 
 

@@ -11,11 +11,12 @@ Unix sockets only, and is bounded in requests and in time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -180,6 +181,29 @@ def apply(work: Work) -> Outcome:
     if client.returncode:
         raise ConnectionError(client.stderr.strip().splitlines()[-1])
     return Outcome(**json.loads(client.stdout))
+
+
+def batch(target: int | str, body: Mapping[str, Any], headers: Mapping[str, str], streams: int) -> Outcome:
+    """So many streams at once, until all have ended. Raises `RuntimeError` when one fails, and as `apply` does."""
+    outcome = apply(Work(target, body, headers, connections=streams, requests=streams, seconds=300))
+    if outcome.failed:
+        raise RuntimeError(f"{outcome.failed} of {streams} streams failed: {outcome.first_failure}")
+    return outcome
+
+
+@contextlib.contextmanager
+def under(work: Work) -> Iterator[None]:
+    """`work` goes on in a process of its own until the block ends; what comes of it is not told."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.load"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as client:
+        try:
+            assert client.stdin is not None  # noqa: S101 - asked for above
+            client.stdin.write(json.dumps(asdict(work)))
+            client.stdin.close()
+            yield
+        finally:
+            client.kill()
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ climbs less than 2 MB per 100,000 requests (the first half is for caches, pools 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 from benchmarks import charts, load, processes, setting
 from benchmarks.gateways import Appliance, request
 from benchmarks.overhead import static_upstream
-from benchmarks.terminal import say, show
+from benchmarks.terminal import command_line, say, show
 
 MOST_MB = 200.0
 FLAT_MB_PER_100K = 2.0
@@ -69,14 +68,9 @@ def measure(requests: int, samples: int) -> list[Reading]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.memory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("memory", __doc__)
     parser.add_argument("--requests", type=int, default=200_000, help="(default: %(default)s)")
     parser.add_argument("--samples", type=int, default=40, help="readings of memory (default: %(default)s)")
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder to save to (default: %(default)s)"
-    )
     options = parser.parse_args(arguments)
     if options.samples < 2 or options.requests < 10 * options.samples:
         parser.error("at least 2 samples, and 10 requests for each")

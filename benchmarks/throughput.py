@@ -13,9 +13,7 @@ interval is at 97 % or above at every number of streams, 1 it isn't, 2 wrong con
 
 from __future__ import annotations
 
-import argparse
 import json
-import random
 import statistics
 import sys
 from dataclasses import asdict, dataclass
@@ -28,7 +26,8 @@ from appliance.config import Config, LocalModel
 from appliance.errors import Invalid, NotRunning
 from benchmarks import load, processes, serving, setting
 from benchmarks.overhead import percentile
-from benchmarks.terminal import say, show
+from benchmarks.pairs import MARKS, UNDECIDED, Ratio, in_turn
+from benchmarks.terminal import command_line, say, show
 
 REACH = 0.97
 
@@ -55,23 +54,30 @@ class Result:
         """Throughput through the appliance over the engine's own, for each pair."""
         return [through.tokens_per_second / direct.tokens_per_second for direct, through in self.pairs]
 
-    def kept(self) -> tuple[float, float, float]:
-        """The median ratio and the ends of its 95 % interval (bootstrap of 2,000, seeded)."""
-        chance = random.Random(1)  # noqa: S311 - statistics, no secret
-        ratios = self.ratios
-        medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(2000))
-        return statistics.median(ratios), medians[49], medians[1949]
+    def kept(self) -> Ratio:
+        """What the ratios say together."""
+        return Ratio.of(self.ratios)
+
+
+def story(model: str, tokens: int) -> dict[str, Any]:
+    """The body of a stream that ends after exactly `tokens`."""
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": "Write a long story about a house that answers its own letters."}],
+        "max_tokens": tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
 
 
 def run_batch(target: int | str, body: dict[str, Any], headers: dict[str, str], streams: int, pid: int) -> Batch:
-    """One batch: every stream at once, until all have ended. Raises `RuntimeError` when one fails."""
-    work = load.Work(target, body, headers, connections=streams, requests=streams, seconds=300)
+    """One batch: every stream at once, until all have ended; `pid` is the gateway. Raises as `load.batch` does."""
     before = processes.processor_seconds(pid, alone=True), processes.processor_seconds(pid)
-    outcome = load.apply(work)
+    outcome = load.batch(target, body, headers, streams)
     gateway = processes.processor_seconds(pid, alone=True) - before[0]
     everything = processes.processor_seconds(pid) - before[1]
-    if outcome.failed:
-        raise RuntimeError(f"{outcome.failed} of {streams} streams failed: {outcome.first_failure}")
     tokens = streams * int(body["max_tokens"])
     return Batch(tokens / outcome.wall_seconds, percentile(outcome.first_token_ms, 0.5), gateway / everything)
 
@@ -90,15 +96,7 @@ def compare(config: Config, model: str, counts: list[int], tokens: int, pairs: i
         port = urlsplit(running.address).port or 80
         headers = {"authorization": f"Bearer {running.key}"}
         socket = str(engine_socket(running.state))
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": "Write a long story about a house that answers its own letters."}],
-            "max_tokens": tokens,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
+        body = story(model, tokens)
         say("  warming up")
         run_batch(socket, body, {}, max(counts), running.pid)
         run_batch(port, body, headers, max(counts), running.pid)
@@ -107,7 +105,7 @@ def compare(config: Config, model: str, counts: list[int], tokens: int, pairs: i
             result = Result(streams, [])
             for number in range(pairs):
                 batches = {}
-                for way in ("direct", "through") if number % 2 else ("through", "direct"):
+                for way in in_turn("through", "direct", number):
                     where: tuple[int | str, dict[str, str]] = (socket, {}) if way == "direct" else (port, headers)
                     batches[way] = run_batch(where[0], body, where[1], streams, running.pid)
                 result.pairs.append((batches["direct"], batches["through"]))
@@ -129,11 +127,12 @@ def table(results: list[Result]) -> str:
     ]
     for result in results:
         direct, through = zip(*result.pairs, strict=True)
-        kept, low, high = result.kept()
+        kept = result.kept()
         lines.append(
             f"| {result.streams} | {statistics.median(b.tokens_per_second for b in direct):.0f} "
             f"| {statistics.median(b.tokens_per_second for b in through):.0f} "
-            f"| {kept:.1%} ({low:.1%} to {high:.1%}) | {statistics.median(b.first_token_ms for b in direct):.0f} ms "
+            f"| {kept.median:.1%} ({kept.low:.1%} to {kept.high:.1%}) "
+            f"| {statistics.median(b.first_token_ms for b in direct):.0f} ms "
             f"| {statistics.median(b.first_token_ms for b in through):.0f} ms "
             f"| {statistics.median(b.gateway_share for b in through):.1%} |"
         )
@@ -142,31 +141,23 @@ def table(results: list[Result]) -> str:
 
 def verdict(result: Result) -> str:
     """Whether the run shows that enough is kept; a machine with other work on it often shows neither."""
-    kept, low, high = result.kept()
-    if low >= REACH:
-        return f"✓ {result.streams} streams: at least {REACH:.0%} of the engine's own throughput is kept"
-    if high < REACH:
-        return f"✗ {result.streams} streams: {kept:.1%} is kept; at least {REACH:.0%} has to be"
-    return (
-        f"? {result.streams} streams: undecided, {low:.1%} to {high:.1%} may be kept; "
-        "take more --pairs, or a machine with nothing else to do"
-    )
+    kept = result.kept()
+    reached = kept.at_least(REACH)
+    said = {
+        True: f"at least {REACH:.0%} of the engine's own throughput is kept",
+        False: f"{kept.median:.1%} is kept; at least {REACH:.0%} has to be",
+        None: f"{kept.low:.1%} to {kept.high:.1%} may be kept; {UNDECIDED}",
+    }
+    return f"{MARKS[reached]} {result.streams} streams: {said[reached]}"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.throughput",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("throughput", __doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/appliance.yaml"), help="(default: %(default)s)")
     parser.add_argument("--streams", type=int, nargs="+", default=[16, 32], help="(default: 16 32)")
     parser.add_argument("--tokens", type=int, default=64, help="per stream (default: %(default)s)")
     parser.add_argument("--pairs", type=int, default=9, help="at each number of streams (default: %(default)s)")
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder to save to (default: %(default)s)"
-    )
     options = parser.parse_args(arguments)
 
     try:
@@ -188,8 +179,8 @@ def main(arguments: list[str] | None = None) -> int:
         "results": [
             {
                 "streams": result.streams,
-                "kept": result.kept()[0],
-                "interval": result.kept()[1:],
+                "kept": result.kept().median,
+                "interval": [result.kept().low, result.kept().high],
                 "pairs": [{"direct": asdict(direct), "through": asdict(through)} for direct, through in result.pairs],
             }
             for result in results
@@ -201,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     show(text)
     for result in results:
         show(verdict(result))
-    return 0 if all(result.kept()[1] >= REACH for result in results) else 1
+    return 0 if all(result.kept().at_least(REACH) for result in results) else 1
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ def start() -> Iterator[Callable[..., Running]]:
     """Starts appliances, and ends them after the test."""
     running: list[Running] = []
 
-    def begin(house: House, **options: dict[str, str]) -> Running:
+    def begin(house: House, **options: Any) -> Running:
         house.write()
         running.append(Running(house, **options))
         return running[-1]

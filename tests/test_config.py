@@ -79,6 +79,15 @@ def test_a_name_is_no_address_to_listen_on(tmp_path: Path, host: str) -> None:
     assert "must be an IP address" in refused(tmp_path, listen={"host": host})
 
 
+def test_a_unix_socket_takes_the_place_of_an_address(tmp_path: Path) -> None:
+    assert load(tmp_path, listen={"socket": "api.sock"}).settings.listen.socket == Path("api.sock")
+    assert load(tmp_path, listen={"socket": "api.sock", "behind_proxy": True, "shutdown_seconds": 1})
+    for beside in ({"host": "127.0.0.1"}, {"port": 8000}):
+        assert "takes the place of `host` and `port`" in refused(tmp_path, listen={"socket": "api.sock", **beside})
+    tls = {"certificate": "c.pem", "key": "k.pem"}
+    assert "takes no `tls`" in refused(tmp_path, listen={"socket": "api.sock", "tls": tls})
+
+
 @pytest.mark.parametrize(
     ("endpoint", "right"),
     [
@@ -188,3 +197,39 @@ def test_every_setting_is_described() -> None:
     sections = [Settings, LocalModel, RemoteModel, *config.Section.__subclasses__()]
     assert {name for section in sections for name in undescribed(section)} == set()
     assert "max_batched_tokens" in field_names(Settings)
+
+
+CLOUD = {"cloud": {"url": "https://api.mistral.ai/v1"}}
+
+
+def test_a_provider_is_a_name_outside_over_tls(tmp_path: Path) -> None:
+    egress = load(tmp_path, egress={"mode": "anonymized", "providers": CLOUD}).settings.egress
+    assert egress.providers["cloud"].url == "https://api.mistral.ai/v1"
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://api.mistral.ai/v1", "url must start with https://"),
+        *((f"https://{host}/v1", "url must hold a public DNS name") for host in (
+            "10.0.0.1", "8.8.8.8", "[2001:4860:4860::8888]", "localhost", "127.1", "2130706433", "0x7f.0.0.1",
+            "a..b.example", "-a.example", "api.mistral.ai.", "api_x.example", "", f"{'a' * 64}.example",
+        )),
+        ("https://api.mistral.ai:99999/v1", "the port must be a number"),
+        ("https://user:secret@api.mistral.ai/v1", "no credentials, query or fragment"),
+        ("https://api.mistral.ai/v1?key=secret", "no credentials, query or fragment"),
+    ],
+)  # fmt: skip
+def test_a_provider_elsewhere_is_refused(tmp_path: Path, url: str, says: str) -> None:
+    message = refused(tmp_path, egress={"mode": "anonymized", "providers": {"cloud": {"url": url}}})
+    assert "egress.providers.cloud" in message
+    assert says in message
+
+
+def test_providers_and_the_mode_that_allows_them_come_together(tmp_path: Path) -> None:
+    for egress in ("anonymized", {"mode": "anonymized"}, {"mode": "anonymized", "providers": {}}):
+        message = refused(tmp_path, egress=egress)
+        assert "egress: " in message
+        assert "mode: anonymized needs `providers:" in message
+    for egress in ({"providers": CLOUD}, {"mode": "deny", "providers": CLOUD}):
+        assert "mode: deny allows no `providers`" in refused(tmp_path, egress=egress)

@@ -21,6 +21,10 @@ HOST = "changes the host it runs on: docs/deploy.md says where it was run, and w
 ELSEWHERE = {
     "docker": "needs a Docker engine; tests/deploy builds the image and starts it",
     "buildah": "tests/deploy builds the image",
+    "kubectl": "needs a cluster; tests/deploy holds the manifests to their schemas",
+    "nft": "tests/deploy loads the rules in a network of its own",
+    **dict.fromkeys(("nsenter", "setpriv"), "looks at an installed service; tests/deploy does so with its own"),
+    **dict.fromkeys(("cp", "cut", "mv", "sha256sum", "tar"), "tests/bundle unpacks, installs and upgrades"),
     **dict.fromkeys(("apt", "cat", "debootstrap", "install", "journalctl", "rm", "systemctl", "useradd"), HOST),
 }
 """Programs whose commands no test here runs, and why."""

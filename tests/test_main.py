@@ -25,6 +25,7 @@ COMMANDS = [
     ["models"],
     ["models", "list"],
     ["models", "prepare"],
+    ["bundle"],
 ]
 
 

@@ -21,7 +21,7 @@ def test_a_new_folder_is_made_private(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     state.claim(config(folder)).close()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert {entry.name for entry in folder.iterdir()} == {"lock", "logs", "run"}
+    assert {entry.name for entry in folder.iterdir()} == {"egress", "lock", "logs", "run"}
 
 
 def test_what_a_crash_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
@@ -30,6 +30,8 @@ def test_what_a_crash_left_is_cleared_and_nothing_else(tmp_path: Path) -> None:
     (folder / "run" / "e3").mkdir()
     (folder / "run" / "e3" / "engine.sock").touch()
     (folder / "run" / "control.sock").touch()
+    (folder / "run" / "outlet").mkdir()
+    (folder / "run" / "outlet" / "e1.sock").touch()
     (folder / "run" / "notes").mkdir()
     state.claim(config(folder)).close()
     assert {entry.name for entry in (folder / "run").iterdir()} == {"notes"}

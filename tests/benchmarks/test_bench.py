@@ -40,7 +40,7 @@ class Loads(HTMLParser):
 
 def config(folder: Path, upstream: Upstream, objectives: Mapping[str, float]) -> Path:
     """A config in `folder` with these objectives."""
-    return write_config(folder, processes.free_port(), upstream.socket, objectives)
+    return write_config(folder, processes.free_port(), upstream.socket, objectives=objectives)
 
 
 def test_objectives_met(tmp_path: Path, upstream: Upstream, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,6 +47,7 @@ class Appliance:
         settings = {
             "listen": {"port": 0},
             "state": str(self.state),
+            "egress": {"mode": "deny", "verify": {"every_seconds": 0}},
             "models_folder": str(ROOT / "models"),
             "models": self.models,
             "engines": {"environment": str(ROOT / ".venvs" / "engine")},

@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import psutil
 
-from appliance.engines.seal import evidence
+from appliance.seal.evidence import evidence
 from tests.real.house import Appliance, network_of
 
 

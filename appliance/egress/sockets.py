@@ -1,0 +1,321 @@
+"""Every open socket of a process, by the kernel's tables; and what of the host a sealed process could reach.
+
+A socket's protocol is what the kernel noted when it was made. The tables alone would not do: the parts of an MPTCP
+socket stand among the TCP ones under its own number, and a Unix socket's name may hold a line that looks like another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.egress import mounts
+from appliance.egress.findings import SEALED, HostSocket, Network, Process, Socket
+from appliance.seal import kernel
+from appliance.seal.evidence import ThreadEvidence, process_ids, running_threads
+
+FAMILIES = {
+    "TCP": "tcp", "TCPv6": "tcp6", "UDP": "udp", "UDPv6": "udp6", "UDP-Lite": "udplite", "UDPLITEv6": "udplite6",
+    "RAW": "raw", "RAWv6": "raw6", "PING": "icmp", "PINGv6": "icmp6", "PACKET": "packet", "NETLINK": "netlink",
+    "UNIX": "unix", "UNIX-STREAM": "unix",
+}  # fmt: skip
+"""The kernel's name of a protocol, and its table."""
+UNKNOWN = "unknown"
+_TABLES = tuple(dict.fromkeys(FAMILIES.values()))
+"""Those that change most, first."""
+_STATES = {1: "established", 7: "unconnected", 10: "listening", **dict.fromkeys((4, 5, 8, 9, 11), "closing")}
+_LISTENS = 0x10000
+_SIOCGSKNS, _SO_NETNS_COOKIE = 0x894C, 71
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A socket in a process's table of descriptors. `path` leads to it in /proc."""
+
+    path: Path
+    pid: int
+    descriptor: int
+    inode: int
+    protocol: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A socket in a table of the kernel's."""
+
+    namespace: int | None
+    state: str
+    local: str = ""
+    remote: str = ""
+
+
+def opened(threads: Mapping[int, Sequence[ThreadEvidence]], trouble: list[str]) -> dict[int, list[Socket]]:
+    """The open sockets of each process, given the threads of each; a process that has ended is left out."""
+    folders = {_inode("/proc/thread-self/ns/net"): "/proc/thread-self/net"}
+    for pid, of_process in threads.items():
+        for thread in of_process:
+            if thread.network is not None:
+                folders.setdefault(thread.network, f"/proc/{pid}/task/{thread.thread}/net")
+    before = _rows(folders, reversed(_TABLES))
+    held: dict[int, list[_Held]] = {}
+    for pid, of_process in threads.items():
+        try:
+            listed = _listed(pid, [thread.thread for thread in of_process])
+        except PermissionError:
+            listed = [] if running_threads(pid) else None
+            if listed is not None:
+                trouble.append(f"process {pid}: its open descriptors may not be read; verify as root, or as its user")
+        if listed is not None:
+            held[pid] = listed
+    # What was closed since it was listed is in the tables of before, what was opened since then in those of after.
+    rows = before | _rows(folders, _TABLES)
+    if any(_key(each) not in rows and _is_open(each) for of_process in held.values() for each in of_process):
+        rows |= _rows(folders, _TABLES)
+    return {
+        pid: [made for each in of_process if (made := _socket(each, rows.get(_key(each))))]
+        for pid, of_process in held.items()
+    }
+
+
+def _listed(pid: int, threads: list[int]) -> list[_Held] | None:
+    """The sockets of a process; None when it has ended."""
+    while threads:
+        try:
+            return list(_held(pid, threads))
+        except (FileNotFoundError, ProcessLookupError):  # one of the threads has ended, or all
+            threads = [thread.thread for thread in running_threads(pid)]
+    return None
+
+
+def _held(pid: int, threads: list[int]) -> Iterator[_Held]:
+    tables: list[int] = []
+    for thread in threads:
+        if not any(_same_table(thread, other) for other in tables):
+            tables.append(thread)
+    for thread in tables:
+        for path in Path(f"/proc/{pid}/task/{thread}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since the listing
+                while (target := str(path.readlink())).startswith("socket:["):
+                    each = _Held(path, pid, int(path.name), int(target[8:-1]), _protocol(path))
+                    if _is_open(each):  # else its number means another by now, whose protocol that was
+                        yield each
+                        break
+
+
+def _same_table(one: int, other: int) -> bool:
+    try:
+        return kernel.share_descriptors(one, other)
+    except OSError:  # it can't be told: then the table is read twice
+        return False
+
+
+def _protocol(path: Path) -> str:
+    try:
+        return os.getxattr(path, "system.sockprotoname").rstrip(b"\0").decode(errors="replace")
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return UNKNOWN
+
+
+def _is_open(each: _Held) -> bool:
+    with contextlib.suppress(OSError):
+        return str(each.path.readlink()) == f"socket:[{each.inode}]"
+    return False
+
+
+def _socket(each: _Held, found: tuple[int, list[str]] | None) -> Socket | None:
+    family = FAMILIES.get(each.protocol)
+    if family is None:
+        return Socket(each.descriptor, each.inode, UNKNOWN, None, each.protocol, "", "")
+    if found is None and not _is_open(each):
+        return None
+    row = _row(family, *found) if found else _asked(each)
+    return Socket(each.descriptor, each.inode, family, row.namespace, row.state, row.local, row.remote)
+
+
+def _asked(each: _Held) -> _Row:
+    """What a socket that no table holds says of itself: it was just made, its peer has reset it, or it is foreign."""
+    try:
+        with socket.socket(fileno=kernel.take_descriptor(each.pid, each.descriptor)) as same:
+            if os.fstat(same.fileno()).st_ino == each.inode:
+                local = same.getsockname() if same.family in (socket.AF_INET, socket.AF_INET6) else ("", 0)
+                return _Row(_network_of(same), "unconnected", _address(local[0], local[1]) if local[1] else "")
+    except OSError:  # this user may not
+        pass
+    return _Row(None, "unconnected")
+
+
+def _network_of(same: socket.socket) -> int | None:
+    with contextlib.suppress(OSError):  # one has to be privileged in that namespace
+        namespace = fcntl.ioctl(same, _SIOCGSKNS)
+        try:
+            return os.fstat(namespace).st_ino
+        finally:
+            os.close(namespace)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as own:
+        cookies = [each.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for each in (own, same)]
+        if cookies[0] == cookies[1]:
+            return _inode("/proc/thread-self/ns/net")
+    return None
+
+
+def _key(each: _Held) -> tuple[str, int]:
+    return FAMILIES.get(each.protocol, UNKNOWN), each.inode
+
+
+def _rows(folders: Mapping[int, str], families: Iterable[str]) -> dict[tuple[str, int], tuple[int, list[str]]]:
+    """Namespace and fields of every socket in the kernel's tables, by family and inode."""
+    return {
+        (family, inode): (namespace, fields)
+        for family in families
+        for namespace, folder in folders.items()
+        for inode, fields in _table(Path(folder, family), family)
+    }
+
+
+def _table(path: Path, family: str) -> Iterator[tuple[int, list[str]]]:
+    """Inode and fields of each line. Of a family that the kernel doesn't have there is no table."""
+    column = {"unix": 6, "packet": 8}.get(family, 9)
+    try:
+        lines = path.read_text(errors="surrogateescape").split("\n")[1:]
+    except OSError:  # no such table, or the process has ended
+        return
+    for line in lines:
+        fields = line.split(None, 7) if family == "unix" else line.split()
+        if len(fields) > column and fields[column].isdigit() and fields[column] != "0":  # 0: nobody's any more
+            yield int(fields[column]), fields
+
+
+def _row(family: str, namespace: int, fields: list[str]) -> _Row:
+    if family == "unix":
+        state = {1: "unconnected", 3: "established"}.get(int(fields[5], 16), str(int(fields[5], 16)))
+        local = fields[7] if len(fields) > 7 else ""
+        return _Row(namespace, "listening" if int(fields[3], 16) & _LISTENS else state, local)
+    if family in ("netlink", "packet"):
+        return _Row(namespace, "unconnected")
+    number = int(fields[3], 16)
+    return _Row(namespace, _STATES.get(number, str(number)), _endpoint(fields[1]), _endpoint(fields[2]))
+
+
+def _endpoint(written: str) -> str:
+    """An address of a table, `0100007F:1F90`, as people write it; empty for none."""
+    address, port = written.split(":")
+    words = struct.unpack(f"!{len(address) // 8}I", bytes.fromhex(address))
+    packed = struct.pack(f"={len(words)}I", *words)
+    if not any(packed) and port == "0000":
+        return ""
+    return _address(str(ipaddress.ip_address(packed)), int(port, 16))
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _inode(path: str) -> int:
+    return Path(path).stat().st_ino
+
+
+def networks(processes: Iterable[Process]) -> list[Network]:
+    """The network namespaces in which sealed processes live."""
+    found: dict[int, Network] = {}
+    for process in processes:
+        inode = process.namespaces.get("net")
+        if process.role not in SEALED or inode is None or inode in found:
+            continue
+        folder = Path(mounts.thread_folder(process), "net")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found[inode] = Network(inode, process.place, _interfaces(folder), _routes(folder))
+    return list(found.values())
+
+
+def _interfaces(folder: Path) -> dict[str, int]:
+    lines = (folder / "dev").read_text().splitlines()[2:]
+    split = [line.rsplit(":", 1) for line in lines]
+    return {name.strip(): int(counters.split()[8]) for name, counters in split}
+
+
+def _routes(folder: Path) -> list[str]:
+    found = []
+    for name, column in (("route", 0), ("ipv6_route", -1)):
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            for line in (folder / name).read_text().splitlines():
+                interface = (line.split() or [""])[column]
+                if interface not in ("", "Iface", "lo"):
+                    found.append(f"{name}: {' '.join(line.split())}")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """A Unix socket that something on this host listens on, by a path."""
+
+    inode: int
+    path: str
+
+
+def host_sockets(processes: Sequence[Process], configured: Iterable[str], trouble: list[str]) -> list[HostSocket]:
+    """The Unix sockets that sealed processes can reach by a path and that aren't their own.
+
+    An engine's own are those that its own processes hold; everyone else's are all of the appliance's.
+    """
+    holders: dict[int, set[str]] = {}
+    for process in processes:
+        for each in process.sockets:
+            holders.setdefault(each.inode, set()).add(process.place)
+    listeners = list(_listeners())
+    owners = _owners({listener.inode for listener in listeners})
+    views = list(mounts.views(processes, trouble))
+    named = set(map(os.path.realpath, configured))
+    found: set[HostSocket] = set()
+    for listener in listeners:
+        pid, who = owners.get(listener.inode, (None, ""))
+        files = mounts.locate(listener.path, pid)
+        for view in views:
+            if not _own(view.place, holders.get(listener.inode, set())):
+                found |= {
+                    HostSocket(view.place, path, who, file.path in named) for file in files for path in view.paths(file)
+                }
+    return sorted(found, key=lambda each: (each.place, each.path))
+
+
+def _own(place: str, holders: set[str]) -> bool:
+    return place in holders if place.startswith("engine ") else bool(holders)
+
+
+def _listeners() -> Iterator[_Listener]:
+    """Of every network namespace on this host: a path leads from one to another."""
+    tables = set()
+    for pid in ["self", *process_ids()]:
+        path = Path("/proc", str(pid), "net/unix")
+        with contextlib.suppress(OSError):
+            table = path.stat().st_ino  # each namespace has files of its own, and everyone may see that
+            if table in tables:
+                continue
+            tables.add(table)
+            for inode, fields in _table(path, "unix"):
+                datagram = int(fields[4], 16) == socket.SOCK_DGRAM
+                if len(fields) > 7 and fields[7][0] != "@" and (datagram or int(fields[3], 16) & _LISTENS):
+                    yield _Listener(inode, fields[7])
+
+
+def _owners(inodes: set[int]) -> dict[int, tuple[int, str]]:
+    """Who holds each socket, as far as this user may see: pid, and `name (pid)`."""
+    found: dict[int, tuple[int, str]] = {}
+    targets = {f"socket:[{inode}]": inode for inode in inodes}
+    for pid in process_ids():
+        folder = Path("/proc", str(pid))
+        with contextlib.suppress(OSError):
+            for descriptor in (folder / "fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    inode = targets.get(str(descriptor.readlink()))
+                    if inode is not None and inode not in found:
+                        found[inode] = (pid, f"{(folder / 'comm').read_text().strip()} ({pid})")
+    return found
