@@ -135,7 +135,7 @@ def _network_of_callers(seen: list[Process], listening: list[str]) -> int:
     """The network of a socket that something else made and passed: where the gateway's listener is found; else 0."""
     held = [each for process in seen if process.role == "gateway" for each in process.sockets]
     found = {each.namespace for each in held if each.state == "listening" and each.local in listening}
-    return next((namespace for namespace in found if namespace is not None), 0)
+    return found.pop() or 0 if len(found) == 1 else 0
 
 
 def _resolved(destinations: list[Destination]) -> list[Destination]:

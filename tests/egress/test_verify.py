@@ -15,10 +15,12 @@ import pytest
 
 from appliance.seal import probes
 from tests.egress import sabotage
+from tests.fakes.endpoint import endpoint
 from tests.fakes.house import House, Running
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., Running]
+ASK = {"messages": [{"role": "user", "content": "hello"}]}
 FOUND_BY = {
     "a thread without the seal": "threads",
     "an extra socket": "sockets",
@@ -98,6 +100,25 @@ def test_reports_follow_each_other_and_can_be_read_printed_and_checked(house: Ho
     status, third = verify(house)
     assert status == 1
     assert "ledger" in failed(third)
+
+
+def test_the_way_out_is_probed_too_and_where_it_leads_is_listed(house: House, start: Start) -> None:
+    with endpoint() as far:
+        house.settings["models"]["far"] = {"endpoint": far.url}
+        running = start(house)
+        with running.client() as client:
+            assert client.post("/v1/chat/completions", json=ASK | {"model": "far"}).status_code == 200
+        status, report = verify(house)
+        assert failed(report) == {}
+        assert status == 0
+        (destination,) = report["findings"]["destinations"]
+        assert (destination["name"], destination["address"]) == ("far", f"127.0.0.1:{far.server_port}")
+        assert destination["resolved"] == ["127.0.0.1"]
+        tried = {probe["attempt"] for probe in report["findings"]["probes"] if probe["place"] == "outlet"}
+        assert tried >= probes.SENDING
+        does = {process["place"]: process["role"] for process in report["findings"]["processes"]}
+        assert does == {"gateway": "gateway", "nursery": "trusted", "outlet": "outlet", "dialler": "trusted"}
+        assert len(far.heard) == 1
 
 
 def test_nobody_to_verify_is_said_so(house: House) -> None:

@@ -33,8 +33,9 @@ def card(name: str) -> dict[str, Any]:
 class Appliance:
     """`appliance serve` in the gateway's own environment."""
 
-    def __init__(self, folder: Path, models: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, models: dict[str, Any], models_folder: Path = ROOT / "models") -> None:
         """`folder` has to be short: the path of a Unix socket below it holds at most 107 bytes."""
+        self.models_folder = models_folder
         self.config = folder / "appliance.yaml"
         self.state = folder / "state"
         self.models = models
@@ -48,7 +49,7 @@ class Appliance:
             "listen": {"port": 0},
             "state": str(self.state),
             "egress": {"mode": "deny", "verify": {"every_seconds": 0}},
-            "models_folder": str(ROOT / "models"),
+            "models_folder": str(self.models_folder),
             "models": self.models,
             "engines": {"environment": str(ROOT / ".venvs" / "engine")},
         }

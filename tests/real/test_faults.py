@@ -34,7 +34,10 @@ GENEROUS = 10.0
 def victim() -> Iterator[Appliance]:
     """An appliance to harm."""
     with tempfile.TemporaryDirectory(prefix="real-") as folder:
-        running = Appliance(Path(folder), {"chat": card("smollm2-135m-int8")})
+        models = Path(folder) / "models"  # of its own: a running appliance sees only the one that it was started with
+        for name in ("smollm2-135m-int8", "smollm2-135m-bnb4"):
+            shutil.copytree(ROOT / "models" / name, models / name)
+        running = Appliance(Path(folder), {"chat": card("smollm2-135m-int8")}, models)
         try:
             yield running
         finally:
@@ -198,19 +201,18 @@ async def test_a_swap_to_bitsandbytes_under_load_fails_no_request(house: Applian
 def test_weights_that_are_not_the_prepared_ones_change_nothing(house: Appliance, flaw: str) -> None:
     before = house.status()
     prepared = ROOT / "models" / "smollm2-135m-int8"
-    with tempfile.TemporaryDirectory() as models:
-        folder = Path(models) / flaw
-        folder.mkdir()
-        shutil.copy(prepared / "card.yaml", folder)
-        if flaw == "changed":
-            shutil.copytree(prepared / "weights", folder / "weights")
-            with (folder / "weights" / "model.safetensors").open("r+b") as weights:
-                weights.seek(-1, 2)
-                last = weights.read(1)
-                weights.seek(-1, 2)
-                weights.write(bytes([last[0] ^ 1]))
-        house.write(models_folder=models, models={"chat": card(flaw)})
-        applied, checked = house.run("apply"), house.run("check-config")
+    folder = house.models_folder / flaw
+    folder.mkdir()
+    shutil.copy(prepared / "card.yaml", folder)
+    if flaw == "changed":
+        shutil.copytree(prepared / "weights", folder / "weights")
+        with (folder / "weights" / "model.safetensors").open("r+b") as weights:
+            weights.seek(-1, 2)
+            last = weights.read(1)
+            weights.seek(-1, 2)
+            weights.write(bytes([last[0] ^ 1]))
+    house.write(models={"chat": card(flaw)})
+    applied, checked = house.run("apply"), house.run("check-config")
     house.write()
     assert applied.returncode == 1
     assert checked.returncode == 2

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import openai
 import psutil
 
+from appliance.seal import probes
 from appliance.seal.evidence import evidence
 from tests.real.house import Appliance, network_of
 
@@ -49,3 +51,18 @@ def test_the_engine_needs_no_compiler(appliance: Appliance, gpt: openai.OpenAI) 
     )  # fmt: skip
     assert (appliance.state / "cache").is_dir()
     assert not list((appliance.state / "cache").rglob("*.so"))
+
+
+def test_a_verification_of_the_running_appliance_holds(appliance: Appliance) -> None:
+    """The whole matrix, tried from inside the seals in which vLLM and the gateway are at work."""
+    done = appliance.run("egress", "verify", "--json")
+    report = json.loads(done.stdout)
+    assert [violation for check in report["checks"] for violation in check["violations"]] == []
+    assert done.returncode == 0
+    tried = {(probe["place"], probe["attempt"]): probe for probe in report["findings"]["probes"]}
+    for place in ("gateway", "engine chat", "engine embed"):
+        for attempt in probes.SENDING - set(probes.REUSES):
+            assert not tried[place, attempt]["arrived"]
+            assert tried[place, attempt]["control_arrived"]
+    looked_at = {process["pid"] for process in report["findings"]["processes"]}
+    assert looked_at >= {process.pid for model in ("chat", "embed") for process in appliance.engine(model).values()}
