@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,25 @@ def _complain(options: argparse.Namespace, error: ApplianceError, status: int) -
     return status
 
 
+def _page(text: str) -> Path:
+    """A file that can be written, as far as can be told before it is."""
+    file = Path(text)
+    try:
+        if file.exists():
+            file.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=file.parent).close()
+    except OSError as cause:
+        raise argparse.ArgumentTypeError(f"{file} can't be written: {cause.strerror}") from None
+    return file
+
+
+def _fingerprint(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{32}", text.replace(" ", "").replace(":", ""), re.IGNORECASE):
+        raise argparse.ArgumentTypeError("a fingerprint is eight groups of four digits (0-9, a-f), in quotes")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     root = argparse.ArgumentParser(
@@ -103,27 +124,33 @@ def parser() -> argparse.ArgumentParser:
         "Read the config and the cards it names; report every mistake with its line. Changes nothing."
     ))  # fmt: skip
     add(top, "status", commands.status, "show what runs and whether it is well", (
-        "Show the state of each model and of the seal. Exit status 0 only when every model can answer."
+        "Show the state of each model and of the seal. Exit status 0 only when every model can answer, and requests\n"
+        "are not refused for want of a proof."
     ))  # fmt: skip
     egress = top.add_parser("egress", help="prove that nothing leaves", description="Prove that nothing leaves.")
     group = egress.add_subparsers(title="commands", metavar="COMMAND", required=True)
     command = add(group, "verify", commands.egress_verify, "prove it now, on the running appliance", (
         "Look at every process, thread and open socket of the running appliance, try every known way out from\n"
         "inside each seal and beside it without one, and write a signed report. Run it as the appliance's own user\n"
-        "or as root. Takes a few seconds. Exit status 0 only when everything holds."
+        "or as root. Takes a few seconds. Exit status 0 only when everything holds; 1 also when the appliance runs\n"
+        "but doesn't answer, or the report can't be kept."
     ))  # fmt: skip
-    command.add_argument("--html", type=Path, metavar="FILE", help="also write the report as a page to print")
+    command.add_argument("--html", type=_page, metavar="FILE", help="also write the report as a page to print")
     command = add(group, "report", commands.egress_report, "show a report that was written before", (
         "Show the newest report, or the one with that number."
     ))  # fmt: skip
     command.add_argument("number", nargs="?", type=int, metavar="NUMBER", help="which (default: the newest)")
-    command.add_argument("--html", type=Path, metavar="FILE", help="also write it as a page to print")
+    command.add_argument("--html", type=_page, metavar="FILE", help="also write it as a page to print")
     command = add(group, "check", commands.egress_check, "check that reports are genuine and complete", (
-        "Check signatures and the chain of all reports of this appliance, or one report in a file. Tells the first\n"
-        "one that was changed, removed or put in."
+        "Check signatures and the chain of all reports of this appliance, or of a copy of its folder `egress`: tells\n"
+        "what was changed, removed or put in. Of one report in a file it tells whether it is genuine, and what it says."
     ))  # fmt: skip
-    command.add_argument("file", nargs="?", type=Path, metavar="FILE", help="one report, as JSON")
-    command.add_argument("--fingerprint", metavar="WORDS", help="the key's fingerprint, as you noted it before")
+    command.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="one report, as JSON, or a copy of the folder"
+    )
+    command.add_argument(
+        "--fingerprint", type=_fingerprint, metavar="WORDS", help="the key's fingerprint, as you noted it before"
+    )
     models = top.add_parser("models", help="list and prepare models", description="Look after models.")
     group = models.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add(group, "list", commands.models_list, "list the models that have a card", (

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from appliance import config as configuration
@@ -21,7 +22,7 @@ from appliance.errors import ConfigInvalid, Problem
 from appliance.probing import Probing
 from appliance.seal.parts import Seal
 
-_KEPT_BY_RESTART = ("listen", "egress", "state", "models_folder")
+_KEPT_BY_RESTART = ("listen", "egress", "state", "models_folder", "engines.environment")
 
 
 @dataclass(slots=True)
@@ -88,9 +89,10 @@ class Appliance:
 
     def take(self, verdict: Verdict) -> None:
         """Note what a verification of the seal came to, and say it where somebody looks."""
-        self.assurance.take(verdict)
         log = logging.getLogger("appliance.egress")
-        if verdict.holds:
+        if not self.assurance.take(verdict):
+            log.warning("report %d is older than one that was told of before, and counts for nothing", verdict.number)
+        elif verdict.holds:
             log.info("report %d: the seal holds (sha256 %s)", verdict.number, verdict.sha256)
         else:
             log.error(
@@ -109,6 +111,10 @@ class Appliance:
         last = self.assurance.last
         return None if last is None else (last.holds and not self.assurance.overdue, last.timestamp)
 
+    def failures(self) -> int:
+        """For metrics: verifications so far that did not hold."""
+        return self.assurance.failures
+
     def states(self) -> Iterable[tuple[str, str, int, int]]:
         """For metrics: (model, state, starts, requests in flight)."""
         for name, served in self.fleet.served.items():
@@ -120,7 +126,7 @@ def _refuse_what_needs_a_restart(old: Settings, new: Settings, endpoints: Mappin
     problems = [
         Problem(name, "changes only with a restart: stop the appliance and start it again")
         for name in _KEPT_BY_RESTART
-        if getattr(old, name) != getattr(new, name)
+        if attrgetter(name)(old) != attrgetter(name)(new)
     ]
     if WireLimits.of(old.limits) != WireLimits.of(new.limits):
         what = "those on headers, bodies, idle time and connections change only with a restart"

@@ -35,8 +35,8 @@ from appliance.engines.process import Nursery
 from appliance.errors import ApplianceError, CannotListen, ConfigInvalid, Problem, SealUnavailable
 from appliance.pipeline import Pipeline
 from appliance.probing import Probing
-from appliance.seal import view
-from appliance.seal.gateway import seal_gateway
+from appliance.seal import kernel, view
+from appliance.seal.gateway import listen_no_more, seal_gateway
 
 
 def serve(config: Config) -> int:
@@ -47,9 +47,11 @@ def serve(config: Config) -> int:
     settings = config.settings
     # until there is an appliance to apply something to; a terminal that closes is told of later, too
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)  # what hides behind a parent that ended stays ours, and is seen
     lock = state.claim(config)
     observe.log_to(config.state / "logs")
     _make_room_for_connections(settings)
+    _keep_no_core_dumps()
     show = console.Progress()
     show.say("checking model weights")
     wanted = specs(config, Machine.here())
@@ -57,7 +59,8 @@ def serve(config: Config) -> int:
     certificate = _certificate(config)
     public = _listen(config)
     local = wire.listen_unix(config.state / "run" / "control.sock", 0o600)
-    nursery = Nursery.start(settings.egress.seal)
+    environment = config.path(settings.engines.environment)
+    nursery = Nursery.start(config.state, config.models_folder, environment, settings.egress.seal)
     endpoints.open()
     watcher = witness.start(config) if settings.egress.verify.every_seconds else None
     _note(config, public, nursery, endpoints, watcher).write(config.state / "egress")
@@ -135,6 +138,10 @@ async def _serve(
         asyncio.create_task(server.serve(sockets=[public])),
         asyncio.create_task(controls.serve(sockets=[local])),
     ]
+    for each in (server, controls):
+        await asyncio.wait([asyncio.create_task(each.listening.wait()), *serving], return_when=asyncio.FIRST_COMPLETED)
+    if "seccomp" in appliance.seal.holds:
+        listen_no_more()
     welcome = asyncio.create_task(_welcome(appliance, show))
     stopped = asyncio.create_task(appliance.stopping.wait())
     # sealed, it can't start them again; whatever started the appliance can
@@ -243,7 +250,8 @@ def _spawner(nursery: Nursery, settings: Settings) -> Any:
 
 async def _require_engine_seal(nursery: Nursery, config: Config) -> None:
     """Try the engines' seal on a process that does nothing, so that a host without it is told at once."""
-    command = [shutil.which("true", path=os.defpath) or sys.executable, "--version"]  # the one starts at once
+    python = config.path(config.settings.engines.environment) / "bin" / "python"
+    command = [shutil.which("true", path=os.defpath) or str(python), "--version"]  # the one starts at once
     probe = await nursery.spawn(command, {}, config.state / "logs" / "seal.log", [], [], config.settings.egress.seal)
     if await probe.wait() != 0:
         raise SealUnavailable(f"a sealed process can't run here; see {config.state / 'logs' / 'seal.log'}")
@@ -260,6 +268,13 @@ def _make_room_for_connections(settings: Settings) -> None:
             "Raise the limit (ulimit -n, LimitNOFILE) or lower limits.connections.",
             settings.limits.connections, needed, most,
         )  # fmt: skip
+
+
+def _keep_no_core_dumps() -> None:
+    """A dump would hold prompts, and a host may hand it to a program outside. 1, since 0 doesn't count for those."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    least = 0 if most == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (least, least))
 
 
 def _listen(config: Config) -> socket.socket:

@@ -10,11 +10,16 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from appliance.errors import ApplianceError, ConfigInvalid, Problem
+from appliance.errors import ApplianceError, ConfigInvalid, LedgerFailed, NotAnswering, Problem, VerificationFailed
+
+if TYPE_CHECKING:
+    from appliance.egress.signing import Entry
 
 OK, FAILED = 0, 1
+_PATIENCE = 15.0
+"""Seconds that a person waits for an appliance that doesn't answer."""
 
 
 def write(text: str) -> None:
@@ -78,13 +83,13 @@ def status(options: argparse.Namespace) -> int:
     """Show the state of models and seal."""
     from appliance import config, control
 
-    (status,) = control.ask(config.load(options.config).state, "GET", "/status")
+    (status,) = control.ask(config.load(options.config).state, "GET", "/status", patience=_PATIENCE)
     ready = all(model["state"] in ("ready", "endpoint") for model in status["models"].values())
     if options.json:
         write(json.dumps(status, indent=1))
     else:
         write("\n".join(_status_lines(status)))
-    return OK if ready else FAILED
+    return OK if ready and not status["egress"]["verify"]["refuses"] else FAILED
 
 
 def _status_lines(status: dict[str, Any]) -> list[str]:
@@ -104,6 +109,7 @@ def _status_lines(status: dict[str, Any]) -> list[str]:
         f"egress    {egress['mode']}; the gateway's seal holds: {', '.join(egress['holds']) or 'nothing'}",
         *(alarm(f"        ! {part}") for part in egress["missing"]),
         f"proof     {alarm('OVERDUE; the last: ') if proof['overdue'] else ''}{proven}",
+        *([alarm(f"        ! every request is refused: the proof {proof['refuses']}")] if proof["refuses"] else []),
     ]
     for name, model in status["models"].items():
         state = model["state"] + (f" ({model['stage']})" if model.get("stage") else "")
@@ -116,15 +122,38 @@ def _status_lines(status: dict[str, Any]) -> list[str]:
 
 def egress_verify(options: argparse.Namespace) -> int:
     """Prove the seal of the running appliance."""
-    from appliance import config, witness
+    from appliance import config, control, witness
     from appliance.console import Progress
 
+    state = config.load(options.config).state
     show = Progress()
     show.say("looking at every process, and trying every way out")
-    verification = witness.run(config.load(options.config).state)
+    try:
+        list(control.ask(state, "GET", "/status", patience=_PATIENCE))
+        verification = witness.run(state)
+    except NotAnswering as hung:
+        raise VerificationFailed(f"{hung}; so nothing is proven") from hung
+    except LedgerFailed as failure:
+        if failure.unkept is not None:
+            _print_unkept(options, failure.unkept, str(failure))
+            return FAILED
+        raise
+    except ApplianceError:
+        raise
+    except Exception as bug:  # subprocess.TimeoutExpired of a host under load, and whatever nobody has thought of
+        what = f"{type(bug).__name__}: {bug}"
+        raise VerificationFailed(f"the verification did not come to an end, so nothing is proven: {what}") from bug
     show.done(f"report {verification.entry.number} is written")
     _print_report(options, verification.report, verification.entry.file)
     return OK if verification.holds else FAILED
+
+
+def _print_unkept(options: argparse.Namespace, found: dict[str, Any], why: str) -> None:
+    if options.json:
+        _print_report(options, found | {"unkept": why})
+        return
+    write(f"✗ NOT KEPT, NOT SIGNED, and so no proof: {why}\n  This is what was seen:\n")
+    _print_report(options, found)
 
 
 def egress_report(options: argparse.Namespace) -> int:
@@ -139,9 +168,12 @@ def egress_report(options: argparse.Namespace) -> int:
 def _print_report(options: argparse.Namespace, found: dict[str, Any], file: Path | None = None) -> None:
     from appliance.egress import page, report
 
-    if options.html:
-        options.html.write_text(page.html(found))
     write(json.dumps(found) if options.json else report.text(found, colour=sys.stdout.isatty(), file=file).rstrip())
+    if options.html:
+        try:
+            options.html.write_text(page.html(found))
+        except OSError as cause:
+            raise ApplianceError(f"the page can't be written: {options.html}: {cause.strerror}") from cause
 
 
 def egress_check(options: argparse.Namespace) -> int:
@@ -153,10 +185,23 @@ def egress_check(options: argparse.Namespace) -> int:
         wrong = ledger.check_file(options.file, options.fingerprint)
     else:
         wrong = ledger.Ledger(config.load(options.config).state / "egress").check(options.fingerprint)
-    what = "the report is" if options.file else "every report is"
-    text = "\n".join(f"✗ {line}" for line in wrong) or f"✓ {what} as it was signed, and none is missing"
-    write(json.dumps({"ok": not wrong, "wrong": wrong}) if options.json else text)
+    one = options.file is not None and not options.file.is_dir()
+    entry = ledger.entry_of(options.file) if one and not wrong else None
+    if options.json:
+        about = {name: getattr(entry, name) for name in ("number", "time", "holds", "fingerprint")} if entry else {}
+        write(json.dumps({"ok": not wrong, "wrong": wrong, "compared": bool(options.fingerprint), **about}))
+    elif wrong:
+        write("\n".join(f"✗ {line}" for line in wrong))
+    else:
+        write(f"✓ {_genuine(entry) if entry else 'every report is as it was signed, and none is missing'}")
+        if not options.fingerprint:
+            write("  whose key it is wasn't checked: none was named to compare (--fingerprint)")
     return FAILED if wrong else OK
+
+
+def _genuine(entry: Entry) -> str:
+    says = "that all holds" if entry.holds else "that NOT all holds"
+    return f"report {entry.number} of {entry.time} says {says}, and is as the key {entry.fingerprint} signed it"
 
 
 def models_list(options: argparse.Namespace) -> int:

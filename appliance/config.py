@@ -333,7 +333,8 @@ class Engines(Section):
 
     environment: FilePath = Field(
         Path("../.venvs/engine"),
-        description="Python environment that holds vLLM. Another path tries another version, gateway untouched.",
+        description="Python environment that holds vLLM. Another path tries another version, gateway untouched; "
+        "it takes a restart.",
     )
     preparation_environment: FilePath = Field(
         Path("../.venvs/prepare"),
@@ -388,7 +389,11 @@ class Settings(Section):
     state: FilePath = Field(
         Path("../state"), description="Private folder for keys, sockets and logs; made with mode 0700."
     )
-    models_folder: FilePath = Field(Path("../models"), description="Folder that holds one folder per model card.")
+    models_folder: FilePath = Field(
+        Path("../models"),
+        description="Folder that holds one folder per model card. It may be a symbolic link, but hold none that an "
+        "engine would have to follow: mount another disk there instead. It may not lie in `state`.",
+    )
     models: dict[ModelName, Model] = Field(
         min_length=1, description="Public model name, as apps send it, to the card or endpoint that serves it."
     )

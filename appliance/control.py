@@ -11,6 +11,7 @@ import http.client
 import json
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from starlette.routing import Route
 
 from appliance.administration import Appliance
 from appliance.egress.assurance import Verdict
-from appliance.errors import ApplianceError, NotRunning
+from appliance.errors import ApplianceError, NotAnswering, NotRunning
 
 _LONGEST_LOAN = 24 * 3600.0
+_LONGEST_LINE = 1 << 22
 
 
 def build(appliance: Appliance) -> Starlette:
@@ -41,6 +43,7 @@ def build(appliance: Appliance) -> Starlette:
         missing = {place: seal.missing for place, seal in appliance.probing.seals().items()}
         return JSONResponse({
             "engines": {place: process.pid for place, process in engines.items()},
+            "folders": {place: process.folder.name for place, process in engines.items()},
             "missing": {"gateway": appliance.seal.missing, **missing},
         })  # fmt: skip
 
@@ -108,15 +111,26 @@ def ask(
 ) -> Iterator[dict[str, Any]]:
     """Ask the appliance that runs on `state`; yield the JSON of each line of its answer.
 
-    Raises `NotRunning` when none does, or when it says nothing for `patience` seconds.
+    Raises `NotRunning` when none does, or when it breaks off or says too much; `NotAnswering` when one runs, but hasn't
+    said all within `patience` seconds.
     """
     connection = _UnixConnection(state / "run" / "control.sock", patience)
+    ends = None if patience is None else time.monotonic() + patience
     try:
         connection.request(method, path, json.dumps(body) if body else None, {"content-type": "application/json"})
-        for line in connection.getresponse():
+        response = connection.getresponse()
+        while line := response.readline(_LONGEST_LINE):
+            if not line.endswith((b"\n", b"}")):
+                raise http.client.HTTPException("it says too much at once")
             yield json.loads(line)
+            if ends is not None and connection.sock is not None:
+                connection.sock.settimeout(max(0.001, ends - time.monotonic()))
+    except (ValueError, RecursionError) as cause:
+        raise NotRunning(f"the appliance on {state} says what can't be understood: {type(cause).__name__}") from cause
     except (FileNotFoundError, ConnectionRefusedError) as cause:
         raise NotRunning(f"no appliance runs on {state}; `make serve` starts one") from cause
+    except (TimeoutError, BlockingIOError) as cause:  # the second: so many wait already that no more can
+        raise NotAnswering(f"an appliance runs on {state}, but doesn't answer within {patience:g} seconds") from cause
     except (OSError, http.client.HTTPException) as cause:
         raise NotRunning(f"the appliance on {state} broke off: {cause}") from cause
     finally:

@@ -13,7 +13,9 @@ ApplianceError
 ├── OutletFailed          the processes through which requests leave did not start, or have ended
 ├── EngineFailed          an engine did not start, stalled or died
 ├── NotRunning            no appliance answers on its control socket
-├── LedgerFailed          the report of a verification can't be kept
+├── NotAnswering          an appliance runs, but doesn't answer there
+├── VerificationFailed    a verification didn't come to an end
+├── LedgerFailed          the report of a verification can't be kept or read
 └── Refused               a request that gets an error answer instead of a model's
     ├── BadRequest        400  the body, or one field of it
     ├── Unauthenticated   401
@@ -30,7 +32,7 @@ No message of any of them holds a prompt, an answer or a key.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class ApplianceError(Exception):
@@ -103,8 +105,23 @@ class NotRunning(ApplianceError):
     """No appliance answers on the control socket."""
 
 
+class NotAnswering(ApplianceError):
+    """An appliance runs, but doesn't answer on the control socket."""
+
+
+class VerificationFailed(ApplianceError):
+    """A verification didn't come to an end, so nothing is proven by it."""
+
+
 class LedgerFailed(ApplianceError):
-    """The report of a verification can't be kept; the message says why and what to do."""
+    """The report of a verification can't be kept or read; the message says why and what to do.
+
+    `unkept` is the report that was to be kept: not numbered, not signed.
+    """
+
+    def __init__(self, message: str, unkept: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.unkept = unkept
 
 
 class Refused(ApplianceError):

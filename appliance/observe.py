@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import logging.handlers
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +24,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from appliance.core import Caller, Request, Usage
@@ -70,6 +73,9 @@ class Observed(Protocol):
     def proof(self) -> tuple[bool, float] | None:
         """Whether the last verification of the seal holds, and when it was (seconds since 1970); None before it."""
 
+    def failures(self) -> int:
+        """Verifications of the seal so far that did not hold."""
+
 
 class _EngineCollector(Collector):
     def __init__(self, observed: Observed) -> None:
@@ -89,6 +95,10 @@ class _EngineCollector(Collector):
         for place, parts in self._observed.missing():
             missing.add_metric([place], parts)
         yield from (state, starts, flight, missing)
+        # without labels, so that it is there from the start: one that appears as 1 has not increased for Prometheus
+        yield CounterMetricFamily(
+            "appliance_egress_failures", "Verifications of the seal that did not hold.", value=self._observed.failures()
+        )
         if proof := self._observed.proof():
             yield GaugeMetricFamily("appliance_egress_holds", "1 while the last verification holds.", value=proof[0])
             yield GaugeMetricFamily(
@@ -175,6 +185,26 @@ class Metrics:
         return generate_latest(self.registry)
 
 
+class _Rotating(logging.handlers.RotatingFileHandler):
+    """Writes through no link, neither as the file nor as its folder: one may have been planted to lead elsewhere."""
+
+    def _open(self) -> TextIOWrapper:
+        return os.fdopen(_open_plain(Path(self.baseFilename)), "a", encoding=self.encoding)
+
+
+def _open_plain(path: Path) -> int:
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(path.name, flags, 0o600, dir_fd=folder)
+    finally:
+        os.close(folder)
+    if os.fstat(file).st_nlink != 1:
+        os.close(file)
+        raise OSError(errno.EMLINK, "has more than one name; remove it", str(path))
+    return file
+
+
 class AccessLog:
     """One JSON line per request, in a file that rotates at 64 MiB.
 
@@ -184,9 +214,7 @@ class AccessLog:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._handler = logging.handlers.RotatingFileHandler(
-            folder / "requests.log", maxBytes=_LOG_BYTES, backupCount=8, encoding="utf-8"
-        )
+        self._handler = _Rotating(folder / "requests.log", maxBytes=_LOG_BYTES, backupCount=8, encoding="utf-8")
         self._lines: list[str] = []
 
     def write(self, record: Record) -> None:
@@ -249,7 +277,7 @@ class _Plain(logging.Formatter):
 def log_to(folder: Path, *, console: bool = True) -> None:
     """Send the appliance's own log to `folder`/appliance.log with times, and to standard error without."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = logging.handlers.RotatingFileHandler(folder / "appliance.log", maxBytes=16 * 2**20, backupCount=4)
+    file = _Rotating(folder / "appliance.log", maxBytes=16 * 2**20, backupCount=4, encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     root = logging.getLogger("appliance")
     root.setLevel(logging.INFO)

@@ -79,5 +79,7 @@ async def _from_here(order: Order) -> dict[str, str]:
         if child.returncode is None:
             child.kill()
             await child.wait()
+    if child.returncode:
+        raise ApplianceError(f"what tries ended with status {child.returncode}; its error is in the appliance's output")
     outcome: dict[str, str] = json.loads(told)
     return outcome

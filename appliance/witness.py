@@ -1,7 +1,7 @@
 """The process that proves the seal while the appliance runs.
 
 It is started before the gateway seals itself, stays outside every seal, and verifies at every interval. It takes
-nothing from the gateway but the end of its standard input, at which it ends; and gives nothing but verdicts.
+nothing from the gateway, and ends with it; and gives nothing but verdicts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from appliance import control
 from appliance.config import Config
-from appliance.egress.verify import verify
+from appliance.egress.verify import Verification, verify
 from appliance.errors import ApplianceError
 
 _FIRST = 2.0
@@ -31,7 +31,7 @@ _LONGEST = 60.0
 
 
 def start(config: Config) -> subprocess.Popen[bytes]:
-    """Start the witness; call it before the gateway seals itself. It ends when the returned `stdin` closes."""
+    """Start the witness; call it before the gateway seals itself."""
     witness = subprocess.Popen(
         [sys.executable, "-P", "-m", "appliance.witness"],
         stdin=subprocess.PIPE,
@@ -39,9 +39,9 @@ def start(config: Config) -> subprocess.Popen[bytes]:
         env={"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert witness.stdin is not None  # noqa: S101 - asked for above
-    order = {"state": str(config.state), "every": config.settings.egress.verify.every_seconds}
-    witness.stdin.write(json.dumps(order).encode() + b"\n")
-    witness.stdin.flush()
+    order = {"gateway": os.getpid(), "state": str(config.state), "every": config.settings.egress.verify.every_seconds}
+    with witness.stdin as orders:
+        orders.write(json.dumps(order).encode())
     return witness
 
 
@@ -61,30 +61,41 @@ async def ended(witness: subprocess.Popen[bytes] | None) -> None:
 
 
 def main() -> None:
-    """Verify at every interval, until standard input closes."""
-    line = sys.stdin.readline()
-    if not line:
+    """Verify at every interval, for as long as the process that started this one runs."""
+    # Not until some descriptor closes: a gateway that was taken over could close it, and would be unobserved.
+    gateway = os.pidfd_open(os.getppid())
+    order = json.load(sys.stdin)
+    if os.getppid() != order["gateway"]:
         return
-    order = json.loads(line)
     state, every = Path(order["state"]), float(order["every"])
+    known: tuple[int, str] | None = None
     due = time.monotonic() + min(_FIRST, every)
-    while not _wait(max(0.0, due - time.monotonic()), [sys.stdin.fileno()]):
+    while not _wait(max(0.0, due - time.monotonic()), [gateway]):
         due = time.monotonic() + every
-        _verify(state)
+        known = _verify(state, known)
 
 
 def _wait(seconds: float, descriptors: list[int]) -> bool:
     return bool(select.select(descriptors, [], [], seconds)[0])
 
 
-def _verify(state: Path) -> None:
-    """Verify in a child, so that whatever happens to it, the next interval comes."""
+def _verify(state: Path, known: tuple[int, str] | None) -> tuple[int, str] | None:
+    """Verify in a child, so that whatever happens to it, the next interval comes.
+
+    `known` is the number and SHA-256 of the newest report so far, and so is what is returned: kept here and not in the
+    folder, since a folder that was put back to an earlier state doesn't show it.
+    """
+    told, tells = os.pipe()
+    os.set_blocking(told, False)
     child = os.fork()
     if child == 0:
         status = 1
         try:
             signal.alarm(int(_LONGEST))
-            run(state)
+            verdict = run(state, known).verdict
+            os.write(tells, json.dumps([verdict.number, verdict.sha256]).encode())
+            if not verdict.holds:  # said here, too: an alarm shouldn't depend on nobody but the one who is doubted
+                _say(f"report {verdict.number}: THE SEAL IS NOT PROVEN: {', '.join(verdict.failed)}")
             status = 0
         except ApplianceError as error:
             _give_up(state, str(error))
@@ -95,15 +106,19 @@ def _verify(state: Path) -> None:
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         _give_up(state, f"it took longer than {_LONGEST:.0f} s")
+    os.close(tells)
+    with os.fdopen(told, "rb") as words:
+        number, sha256 = json.loads(words.read() or b'[0, ""]')
+    return (number, sha256) if number > (known or (0, ""))[0] else known
 
 
-def run(state: Path) -> Any:
-    """Verify, and tell the appliance the verdict; what was found is returned."""
+def run(state: Path, known: tuple[int, str] | None = None) -> Verification:
+    """Verify, and tell the appliance the verdict; what was found is returned. `known` as for `verify`."""
 
     def ask(method: str, path: str, body: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
         return control.ask(state, method, path, body, patience=_LONGEST)
 
-    verification = verify(state, ask)
+    verification = verify(state, ask, known)
     verdict = verification.verdict
     _tell(state, {
         "number": verdict.number, "time": verdict.time, "timestamp": verdict.timestamp,
@@ -112,8 +127,12 @@ def run(state: Path) -> Any:
     return verification
 
 
+def _say(text: str) -> None:
+    print(f"witness: {text}", file=sys.stderr, flush=True)  # noqa: T201 - the process' own log
+
+
 def _give_up(state: Path, why: str) -> None:
-    print(f"witness: no verification: {why}", file=sys.stderr, flush=True)  # noqa: T201 - the process' own log
+    _say(f"no verification: {why}")
     now = datetime.now(UTC)
     failed = [f"verification: {why}"]
     try:
@@ -122,7 +141,7 @@ def _give_up(state: Path, why: str) -> None:
             "failed": failed, "sha256": "",
         })  # fmt: skip
     except ApplianceError as error:
-        print(f"witness: the appliance can't be told: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        _say(f"the appliance can't be told: {error}")
 
 
 def _tell(state: Path, verdict: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ def _start(command: list[str], folder: Path, readable: list[Path], *, sealed: bo
         if child == 0:
             try:
                 os.setsid()
-                os._exit(keeper.main(arguments, {}))
+                os._exit(keeper.main(arguments))
             finally:
                 os._exit(keeper.SEAL_UNAVAILABLE)
     os.close(tell)

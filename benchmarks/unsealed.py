@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -35,7 +35,7 @@ class NoEngineSeal:
     def leave(self) -> None:
         """Stay in the host's namespaces."""
 
-    def close(self, readable: Iterable[Path], writable: Iterable[Path]) -> Seal:
+    def close(self, readable: Mapping[Path, int], writable: Mapping[Path, int]) -> Seal:
         """Go on seeing everything, with every system call and privilege."""
         return Seal((), (WARNING,))
 

@@ -94,7 +94,8 @@ def _broken(file: Path, what: str) -> Invalid:
 def _write(path: Path, content: bytes) -> None:
     """Replace `path` as a whole, so that a crash leaves the old content or the new."""
     draft = path.with_suffix(".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()

@@ -38,7 +38,8 @@ from appliance.dispatch.way import Dials, Route, Way, refusal
 from appliance.errors import SealUnavailable
 from appliance.seal import probes
 from appliance.seal.evidence import as_json, evidence
-from appliance.seal.gateway import seal_gateway
+from appliance.seal.gateway import listen_no_more, seal_gateway
+from appliance.seal.parts import Seal
 
 PROBE_SECONDS = 4
 _CHUNK = 64 * 1024
@@ -115,7 +116,7 @@ def _tell(message: dict[str, Any]) -> None:
 
 async def _serve(
     routes: list[Route], contexts: list[ssl.SSLContext | None], clearance_key: str | None,
-    channel: socket.socket, listeners: list[socket.socket],
+    channel: socket.socket, listeners: list[socket.socket], seal: Seal,
 ) -> None:  # fmt: skip
     dials = Dials(channel, [route.destination for route in routes])
     servers = []
@@ -123,6 +124,8 @@ async def _serve(
         way = Way(route, index, dials, context)
         accept: Accept = partial(_pass_on, way) if route.destination.kind == "in-house" else _gate(way, clearance_key)
         servers.append(await asyncio.start_unix_server(accept, sock=listener))
+    if "seccomp" in seal.holds:
+        listen_no_more()
     orders = asyncio.StreamReader()
     protocol = asyncio.StreamReaderProtocol(orders)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
@@ -162,7 +165,7 @@ def main(arguments: list[str]) -> int:
         _tell({"error": f"outlet: {error}"})
         return 1
     _tell(as_json(seal, evidence()))
-    asyncio.run(_serve(routes, contexts, told["clearance_key"], channel, listeners))
+    asyncio.run(_serve(routes, contexts, told["clearance_key"], channel, listeners, seal))
     return 0
 
 

@@ -12,6 +12,13 @@ from appliance.errors import NotProven
 
 _PATIENCE = 3
 """Intervals without a word from the witness, after which nothing counts as proven any more."""
+_FIRST = 90.0
+"""Seconds after the start, by which the first word has to be there: one verification may take a minute."""
+
+
+def since_boot() -> float:
+    """Seconds since this machine was started. Counts on while the machine is suspended, as time.monotonic doesn't."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +43,38 @@ class Assurance:
 
     With `on_failure: stop`, requests are refused from the first verdict that fails until one holds, and when
     no verdict comes for three intervals: a proof that is overdue is none. Before the first verdict the seal
-    itself, which refused to start without holding, is proof enough for as long.
+    itself, which refused to start without holding, is proof enough for 90 seconds.
     """
 
-    def __init__(self, settings: Verify, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: Verify, clock: Callable[[], float] = since_boot) -> None:
         self._settings = settings
         self._clock = clock
         self._heard = clock()
+        self._newest = 0
         self.last: Verdict | None = None
+        self.failures = 0
+        """Verdicts so far that did not hold."""
 
-    def take(self, verdict: Verdict) -> None:
-        """Note what a verification came to."""
+    def take(self, verdict: Verdict) -> bool:
+        """Note what a verification came to; False for one that changes nothing.
+
+        That is one that holds and whose report is older than another that was told of: it came late, or the chain of
+        reports was put back. An older one that fails counts.
+        """
+        if verdict.holds and 0 < verdict.number < self._newest:
+            return False
+        self._newest = max(self._newest, verdict.number)
+        self.failures += not verdict.holds
         self.last = verdict
         self._heard = self._clock()
+        return True
 
     @property
     def overdue(self) -> bool:
         """Whether the next verdict should have been here long ago."""
         every = self._settings.every_seconds
-        return every > 0 and self._clock() - self._heard > _PATIENCE * every
+        longest = _FIRST if self.last is None else _PATIENCE * every
+        return every > 0 and self._clock() - self._heard > longest
 
     def objection(self) -> str | None:
         """Why nothing may be answered as things stand, where the config says so; None if it may."""
@@ -76,12 +96,13 @@ class Assurance:
         )
 
     def describe(self) -> dict[str, Any]:
-        """For `appliance status`."""
+        """For `appliance status`; `refuses` is why requests are refused, or None while they aren't."""
         last = self.last
         return {
             "every_seconds": self._settings.every_seconds,
             "on_failure": self._settings.on_failure,
             "overdue": self.overdue,
+            "refuses": self.objection(),
             "last": None if last is None else {
                 "number": last.number, "time": last.time, "holds": last.holds, "failed": list(last.failed)
             },

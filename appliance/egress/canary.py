@@ -13,10 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from appliance.seal.probes import ACCEPTED
+from appliance.egress import handout
+from appliance.egress.owner import as_owner
 
 _MOST = 4096
-_SILENT = "a connection without a word"
+_MOST_KNOCKS = 200
+"""Of which one listener is asked; more can't be ours."""
 
 
 class Canary:
@@ -30,7 +32,11 @@ class Canary:
         self._folder = Path(tempfile.mkdtemp(prefix="canary-", dir="/tmp"))
         self._listening: list[socket.socket] = []
         self._connections: list[socket.socket] = []
-        self.order: dict[str, Any] = {}
+        self._paths: list[Path] = []
+        self._nonce = secrets.token_hex(16)
+        self.strangers = 0
+        """How many knocked that none of our attempts was: a port scanner, a curious neighbour."""
+        self.order: dict[str, Any] = {"nonce": self._nonce}
         """The addresses, as an order of `appliance.seal.probes`."""
         loopback4, loopback6 = ("127.0.0.1", 0), ("::1", 0)
         self._listen("tcp4", socket.AF_INET, socket.SOCK_STREAM, loopback4)
@@ -56,21 +62,26 @@ class Canary:
         listener.settimeout(0)
         self.order[name] = address if family == socket.AF_UNIX else list(listener.getsockname()[:2])
 
-    def hand_out(self, path: Path, host: str = "127.0.0.1") -> None:
-        """Hand ACCEPTED connections, as a server at `host` accepts them, to who connects to the Unix socket `path`.
+    def stand_beside(self, path: Path) -> None:
+        """Listen at `path` as a process without a seal: who connects gets a handle on it, and tries to use that."""
+        self._open(path)
+        self.order["neighbour"] = str(path)
 
-        A sealed process can't listen any more; what it could do with a caller's connection is tried on these.
+    def hand_out(self, path: Path, host: str | None = None) -> None:
+        """Hand connections, as a server accepts them, to the one who connects to the Unix socket `path`.
+
+        A sealed process can't listen any more; what it could do with a caller's connection is tried on these. They are
+        in a network of their own or, for those who watch another way, in this one, accepted at `host`.
         """
-        with socket.create_server((host, 0)) as server:
-            callers = [socket.create_connection(("127.0.0.1", server.getsockname()[1])) for _ in range(ACCEPTED)]
-            accepted = [server.accept()[0] for _ in range(ACCEPTED)]
-        self._connections += [*callers, *accepted]
-        door = socket.socket(socket.AF_UNIX)
-        door.bind(str(path))
-        path.chmod(0o600)
-        door.listen(1)
-        self._connections.append(door)
+        made = handout.apart() if host is None else handout.here(host)
+        self._connections += [*made.callers, *made.accepted]
+        made.listener.settimeout(0)
+        self._listening.append(made.listener)
+        if host is None:
+            self.order["reuse"] = list(made.listener.getsockname())
+        door = self._open(path)
         self.order["accepted"] = str(path)
+        accepted = made.accepted
 
         def give() -> None:
             with contextlib.suppress(OSError):  # closed: nobody came
@@ -80,14 +91,37 @@ class Canary:
 
         threading.Thread(target=give, daemon=True).start()
 
+    def _open(self, path: Path) -> socket.socket:
+        door = socket.socket(socket.AF_UNIX)
+        self._connections.append(door)
+        with as_owner(path.parent):  # where root verifies, too: it is the appliance's user that has to come in
+            door.bind(str(path))
+            path.chmod(0o600)
+        self._paths.append(path)
+        door.listen(1)
+        return door
+
     def arrived(self) -> set[str]:
-        """The name of each attempt that has got through. Call it when whoever tried has ended."""
+        """The name of each attempt that has got through. Call it when whoever tried has ended: all is here by then."""
         names = set()
         for listener in self._listening:
-            with contextlib.suppress(BlockingIOError):
-                while True:
-                    names.add(_next(listener))
+            for _ in range(_MOST_KNOCKS):
+                try:
+                    said = _next(listener)
+                except BlockingIOError:
+                    break
+                if (name := self._attempt(said)) is None:
+                    self.strangers += 1
+                else:
+                    names.add(name)
         return names
+
+    def _attempt(self, said: bytes) -> str | None:
+        """Which attempt said it. Whoever doesn't know the nonce is none of ours, and proves nothing."""
+        name, _, nonce = said.decode(errors="replace").rpartition(" ")
+        if secrets.compare_digest(nonce.encode(), self._nonce.encode()):
+            return name
+        return "dns" if b"\x03dns" in said and self._nonce.encode() in said else None
 
     def close(self) -> None:
         """Close every socket and remove the folder."""
@@ -95,8 +129,9 @@ class Canary:
             with contextlib.suppress(OSError):  # wakes a thread that waits in accept
                 opened.shutdown(socket.SHUT_RDWR)
             opened.close()
-        if path := self.order.get("accepted"):
-            Path(path).unlink(missing_ok=True)
+        for path in self._paths:
+            with contextlib.suppress(OSError), as_owner(path.parent):
+                path.unlink()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -106,14 +141,13 @@ class Canary:
         self.close()
 
 
-def _next(listener: socket.socket) -> str:
+def _next(listener: socket.socket) -> bytes:
     if listener.type == socket.SOCK_DGRAM:
-        data = listener.recv(_MOST)
-        return "dns" if b"\x03dns\x00" in data else data.decode(errors="replace")
+        return listener.recv(_MOST)
     connection, _ = listener.accept()
     with connection:
-        connection.settimeout(0.2)
+        connection.settimeout(0)
         try:
-            return connection.recv(_MOST).decode(errors="replace") or _SILENT
+            return connection.recv(_MOST)
         except OSError:
-            return _SILENT
+            return b""

@@ -15,6 +15,10 @@ Role = Literal["gateway", "engine", "outlet", "trusted", "prober", "stray"]
 reason; `prober` are this verification's own; `stray` is everything below the appliance that nothing accounts for."""
 SEALED: tuple[Role, ...] = ("gateway", "engine", "outlet")
 """Roles that live under a seal."""
+DIALLER = "dialler"
+"""The place of the trusted process that connects for the outlet. It has a seal of its own."""
+WAITING = "witness at work"
+"""The place of a child of the witness's that isn't this verification."""
 KEEPER = "keeper of "
 """Begins the place of a trusted process that keeps an engine: `keeper of engine chat`."""
 
@@ -29,12 +33,15 @@ class Socket:
     """As the kernel's tables name it: tcp, tcp6, udp, ..., unix, netlink, packet; `unknown` for vsock, MPTCP and
     whatever else has no table. `state` is then the kernel's name of its protocol."""
     namespace: int | None
-    """Inode of the network namespace that it belongs to; None where that can't be told."""
+    """Inode of the network namespace that it belongs to, or of its table of sockets where that one is hidden; None
+    where it can't be told."""
     state: str
     """listening, established, closing, unconnected, or the kernel's number."""
     local: str
     """address:port, or the path of a Unix socket; empty where it has none."""
     remote: str
+    waiting: int = 0
+    """Descriptors that were sent to it and wait to be taken, which no table of descriptors shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,8 @@ class Network:
     """Bytes sent on each interface since it is there."""
     routes: list[str]
     """Routes that lead to any interface but loopback, as the kernel lists them."""
+    strangers: list[str] = field(default_factory=list)
+    """Sockets there that no process of the appliance holds, with who does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +154,10 @@ class Findings:
     host_namespaces: dict[str, int] = field(default_factory=dict)
     """Inodes of the host's own namespaces by kind, as `Process.namespaces`."""
     mounts: list[Mount] = field(default_factory=list)
+    remote: list[Mount] = field(default_factory=list)
+    """File systems that aren't known to be local, and that can only be read."""
+    sharers: list[str] = field(default_factory=list)
+    """Who else holds a socket at which the gateway meets its callers, as `name (pid)`."""
     trouble: list[str] = field(default_factory=list)
     """What could not be looked at, and why. Any line here means that not all holds."""
 

@@ -11,13 +11,13 @@ cut leaves, the next report completes; anything else that is wrong was done by s
 so in its signed line, which every later check repeats.
 
 What no check of this folder alone can see: that all of it was put back to an earlier state, or made anew with
-another key. Who has noted a number with its hash, or the key's fingerprint, elsewhere can see that too.
+another key. Who has noted a number with its hash, or the key's fingerprint, elsewhere can see that too; while the
+appliance runs, that is whoever calls `standing` with what he last knew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -27,8 +27,9 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from appliance.egress.audit import audit, numbers, report_file
+from appliance.egress.audit import Audit, audit, numbers, report_file
 from appliance.egress.findings import Check
+from appliance.egress.owner import as_owner
 from appliance.egress.signing import (
     BEFORE_THE_FIRST,
     Document,
@@ -49,8 +50,12 @@ NEWEST = 2000
 """How many of the newest reports are kept whole: a week of one every five minutes. A line is about 500 bytes."""
 _TAIL = 1 << 16
 _BEGIN_ANEW = (
-    "find out who did it; then give a copy of this folder to whoever audits, move ledger.jsonl, head.json and reports "
-    "out of it, and the next report begins a new chain"
+    "find out who did it; then stop the appliance, give a copy of this folder to whoever audits, move ledger.jsonl, "
+    "head.json and reports out of it, and start again: the next report begins a new chain"
+)
+_BEGINS_HERE = (
+    "a chain begins here with a key that was there before: the reports before this one were moved away, or the very "
+    "first was never finished"
 )
 
 
@@ -68,28 +73,33 @@ class Ledger:
         """Number, sign and store `report`, which has at least `time` (str) and `holds` (bool).
 
         Adds to the stored one: `number`, `previous`, `kept`, `key`, `broken` and `healed` (what was wrong with the
-        chain, and what a power cut had left), `sha256`, `signature`. Raises LedgerFailed when it can't be stored.
+        chain; what a power cut had left, or that the chain begins anew), `sha256`, `signature`. One that finds the
+        chain broken doesn't hold. Raises LedgerFailed, with the report, when it can't be stored.
         """
         try:
-            with _as_owner(self._folder), self._locked():
+            with as_owner(self._folder), self._locked():
                 return self._append(report)
         except OSError as cause:
             what = f"{cause.filename or self._folder}: {cause.strerror}"
             raise LedgerFailed(
                 f"the report can't be kept: {what}; the user that runs the appliance has to own this folder, "
-                "and its disk needs space"
+                "and its disk needs space",
+                unkept=report,
             ) from cause
         except ValueError as cause:
-            raise LedgerFailed(f"the report can't be kept: {cause}") from cause
+            raise LedgerFailed(f"the report can't be kept: {cause}", unkept=report) from cause
 
     def _append(self, report: Document) -> Entry:
         broken: list[str] = []
         healed: list[str] = []
         self._reports.mkdir(mode=0o700, exist_ok=True)
         last = self._recover(broken, healed)
+        if last is None and (self._folder / "key.pem").exists():
+            healed.append(_BEGINS_HERE)
         private = self._key(last, broken)
         number, previous = _next(last)
         document = report | {
+            "holds": report["holds"] and not broken,
             "number": number,
             "previous": previous,
             "kept": bool(broken or healed or not report["holds"] or not last or report["time"][:10] != last.time[:10]),
@@ -217,20 +227,33 @@ class Ledger:
             faults.append(f"the newest reports are signed by {found.last.fingerprint}, not by the key that you named")
         return faults or ([] if found.entries else [f"there is no report in {self._folder}"])
 
-    def standing(self, newest: int = 50) -> Check:
+    def standing(self, newest: int = 50, known: tuple[int, str] | None = None) -> Check:
         """Whether about the `newest` reports are whole and in order, as one of a verification's own checks.
 
+        `known` is the number and SHA-256 of a report that whoever calls has seen entered: it has to be there still.
         Takes a moment however long the chain is. What a power cut leaves is nothing wrong. Raises LedgerFailed.
         """
         try:
             with self._shared():
                 found = audit(self._folder, self._newest, newest)
+                if known and found.entries and known[0] < min(found.entries):
+                    found = audit(self._folder, self._newest)
+                faults = [*found.faults, *self._against_key(found.last), *_against_known(found, known)]
         except OSError as cause:
             raise LedgerFailed(f"{cause.filename or self._folder} can't be read: {cause.strerror}") from cause
         last = found.last
         seen = f"reports {min(found.entries)} to {last.number}, signed by {last.fingerprint}" if last else "none yet"
-        wrong = [f"{fault}; {_BEGIN_ANEW}" for fault in found.faults]
+        wrong = [f"{fault}; {_BEGIN_ANEW}" for fault in faults]
         return Check("ledger", "The reports before this one are whole and in order", not wrong, seen, wrong)
+
+    def _against_key(self, last: Entry | None) -> Iterator[str]:
+        file = self._folder / "key.pem"
+        if last is None:
+            return
+        private = load_key(file.read_bytes()) if file.exists() else None
+        if private is None or public(private) != last.key:
+            what = "is not there, or can't be read" if private is None else "is another"
+            yield f"the key {last.fingerprint} in key.pem, that signed until report {last.number}, {what}"
 
     def _numbers(self) -> Iterator[int]:
         return numbers(self._reports)
@@ -259,34 +282,44 @@ def check_file(report_file: Path, fingerprint: str | None = None) -> list[str]:
     `fingerprint` is the key's, as noted elsewhere; without it anybody's signature will do.
     """
     if report_file.is_dir():
+        if not (report_file / "ledger.jsonl").exists():
+            return [
+                f"{report_file} is a folder without a ledger.jsonl: name a report, or a copy of the folder `egress`"
+            ]
         return Ledger(report_file).check(fingerprint)
     try:
-        entry = of_report(report_file.read_bytes().removesuffix(b"\n"), report_file)
-    except OSError as error:
-        return [f"{report_file}: {error.strerror}"]
-    except ValueError as error:
-        return [f"{report_file.name} {error}"]
+        entry = entry_of(report_file)
+    except LedgerFailed as error:
+        return [str(error)]
     if fingerprint and not entry.signed_by(fingerprint):
         return [f"{report_file.name} is signed by {entry.fingerprint}, not by the key that you named"]
     return []
 
 
+def entry_of(report_file: Path) -> Entry:
+    """The entry in one genuine report. Raises LedgerFailed for any other file."""
+    try:
+        return of_report(report_file.read_bytes().removesuffix(b"\n"), report_file)
+    except OSError as cause:
+        raise LedgerFailed(f"{report_file} can't be read: {cause.strerror}") from cause
+    except ValueError as cause:
+        raise LedgerFailed(f"{report_file.name} {cause}") from cause
+
+
+def _against_known(found: Audit, known: tuple[int, str] | None) -> Iterator[str]:
+    if known is None:
+        return
+    number, sha256 = known
+    there = found.entries.get(number)
+    if there is None or there.sha256 != sha256:
+        end = found.last.number if found.last else 0
+        how = f"the ledger, which ends at report {end}, doesn't hold it" if there is None else "another is in its place"
+        yield f"report {number} was entered since the appliance started, and now {how}"
+
+
 def _next(last: Entry | None) -> tuple[int, str]:
     """The number and the previous hash of the report after `last`."""
     return (last.number + 1, last.sha256) if last else (1, BEFORE_THE_FIRST)
-
-
-@contextlib.contextmanager
-def _as_owner(folder: Path) -> Iterator[None]:
-    """Touch files as the folder's owner would, so that what root enters doesn't lock the appliance out later."""
-    owner, libc = folder.stat(), ctypes.CDLL(None)
-    libc.setfsgid(owner.st_gid)  # of this thread only, and without effect for anybody but root
-    libc.setfsuid(owner.st_uid)
-    try:
-        yield
-    finally:
-        libc.setfsuid(os.geteuid())
-        libc.setfsgid(os.getegid())
 
 
 def _write(file: Path, content: bytes) -> None:

@@ -147,7 +147,7 @@ def _probes(probes: list[Document]) -> Iterator[Html]:
         "p",
         "Each attempt was made from inside each seal, and by a process without a seal on the same machine. ",
         "A listener just outside counted what reached it. That the last column got out shows that the attempt ",
-        "works; that no other did shows the seal.",
+        "works; that no other did shows that the seals work as they were built.",
         css="small",
     )
     places = list(dict.fromkeys(probe["place"] for probe in probes))
@@ -328,6 +328,7 @@ def _proof(report: Document) -> Html:
         tag("p", "This page shows what the file ", tag("code", name), " holds; the file is the evidence. To check it: ",
             tag("code", f"appliance egress check {name} --fingerprint '{fingerprint(report['key'])}'"),
             ". Compare the fingerprint with the one noted when the appliance was installed, and the SHA-256 with the "
-            "file's. The next report repeats this SHA-256: this one can't be changed or taken away without a trace."),
+            "file's. The next report repeats this SHA-256: that this one was changed or taken away shows to anybody "
+            "who has noted a later one."),
         css="proof",
     )  # fmt: skip

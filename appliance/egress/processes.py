@@ -7,12 +7,13 @@ gateway. What escapes the tree all the same is known by the namespaces that it l
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.egress import sockets
-from appliance.egress.findings import KEEPER, SEALED, Process, Role
+from appliance.egress.findings import KEEPER, SEALED, WAITING, Process, Role
 from appliance.egress.started import Known
 from appliance.seal.evidence import ThreadEvidence, process_ids, running_threads
 
@@ -38,7 +39,7 @@ def look(gateway: int, places: Mapping[int, str], trusted: Mapping[int, Known], 
     meanwhile is left out. What may not be looked at is a line in `trouble`.
     """
     table, threads = _family(gateway)
-    named = roles(gateway, places, trusted, {pid: table[pid] for pid in threads}, threads)
+    named = roles(gateway, places, trusted, {pid: table[pid] for pid in threads}, threads, os.getpid())
     seen = {pid: namespaces(pid, threads[pid][0].thread) for pid in threads}
     ours = {space for pid in named if named[pid][0] in SEALED for space in seen[pid].items()}
     for pid, spaces in _intruders(ours, threads.keys(), table):
@@ -74,8 +75,12 @@ def roles(
     trusted: Mapping[int, Known],
     table: Mapping[int, Running],
     threads: Mapping[int, list[ThreadEvidence]],
+    verifier: int,
 ) -> dict[int, tuple[Role, str]]:
-    """What each process of `table` is, and its place. Pure; a parent comes before its children in `table`."""
+    """What each process of `table` is, and its place, to the process `verifier`, which verifies.
+
+    Pure; a parent comes before its children in `table`.
+    """
     named: dict[int, tuple[Role, str]] = {}
     for pid, running in table.items():
         parent = running.parent
@@ -90,8 +95,10 @@ def roles(
             case ("trusted", "nursery") if _filters(threads[pid]) == _filters(threads[parent]):
                 # What the nursery forks keeps an engine. One with a filter is an engine's, which lost its keeper.
                 named[pid] = ("trusted", KEEPER + places.get(pid, f"engine of process {pid}"))
-            case ("trusted", "witness"):
+            case ("trusted", "witness") if pid == verifier:
                 named[pid] = ("prober", "witness")
+            case ("trusted", "witness"):  # waits until another verification is done
+                named[pid] = ("trusted", WAITING)
             case ("trusted", does) if does.startswith(KEEPER):
                 named[pid] = ("engine", does.removeprefix(KEEPER))
             case _:
@@ -147,9 +154,17 @@ def _intruders(
     """Processes outside the tree that live in a namespace which is the appliance's and not the host's."""
     closed = {space for space in ours - set(namespaces().items()) if space[0] != "user"}
     for pid in table.keys() - set(accounted) if closed else ():
-        spaces = namespaces(pid)
-        if closed & set(spaces.items()):
-            yield pid, spaces
+        for spaces in _of_threads(pid):
+            if closed & set(spaces.items()):
+                yield pid, spaces
+                break
+
+
+def _of_threads(pid: int) -> Iterator[dict[str, int]]:
+    """The namespaces of each thread of a process: each may have entered others."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for folder in (_PROC / str(pid) / "task").iterdir():
+            yield namespaces(pid, int(folder.name))
 
 
 def _filters(threads: list[ThreadEvidence]) -> int:

@@ -41,12 +41,17 @@ ATTEMPTS = {
     "bind": "offer a new address to connect to",
     "handing on a socket": "hand an open socket to another process",
     "borrowing a descriptor": "take an open file or socket from another process",
+    "borrowing from the other end": "the same, from whoever is at the other end of a local connection",
+    "taking in a socket": "have another process put an open socket into this one",
+    "limiting another process": "lower the limits of another process, so that it breaks down",
     "foreign architecture": "use the system calls of another processor type (32-bit)",
     "reused by connect": "turn a caller's connection around and connect elsewhere",
     "reused by sendto": "the same, sending with the first packet",
     "reused by sendmsg": "the same by another system call",
     "reused by sendmmsg": "the same by a third system call",
     "smc": "switch a caller's connection to shared memory (SMC)",
+    "listening anew": "turn a caller's connection into a new address to connect to",
+    "another route": "have what a caller gets travel by way of another host",
 }
 """What each attempt of `appliance.seal.probes` does, in plain words."""
 
@@ -68,6 +73,11 @@ _OUTSIDE = [
 ]  # fmt: skip
 LIMITS = [
     "Root on this machine can change everything, this report and its key included.",
+    "The attempts show that the locks work as they were built. The content of a running program's lock can't be read "
+    "back by an ordinary user: a gateway that was replaced by a dishonest program before it locked itself could lie "
+    "about its own attempts. What arrives outside is heard all the same.",
+    "Code that was malicious already when it was installed, before any lock. Against it stands that packages are "
+    "installed only if their hashes are those that were recorded.",
     "A fault of the kernel itself, or of the firmware and hardware below it: a management controller, a device "
     "with access to memory, an InfiniBand card.",
     "The time between two reports: each tells of its own moment. A seal can't be taken off in between, but root could "
@@ -78,8 +88,8 @@ LIMITS = [
 ]
 """What no report can prove, whatever it says."""
 _IN_SHORT = (
-    "Root on this machine, faults of the kernel or the hardware, the time between two reports, "
-    "what callers do with answers, covert channels."
+    "Root on this machine, faults of the kernel or the hardware, programs that were harmful before they were locked, "
+    "the time between two reports, what callers do with answers, covert channels."
 )
 
 Document = dict[str, Any]
@@ -142,6 +152,7 @@ def verdict(report: Document) -> str:
     """What it comes to, in one sentence."""
     if not report["holds"]:
         count = sum(max(1, len(check["violations"])) for check in failed(report)) + len(trouble(report))
+        count = count or len(report.get("broken", []))
         return f"NOT PROVEN: {count} {'thing is' if count == 1 else 'things are'} wrong. What to do stands below each."
     if report["findings"]["destinations"]:
         return "IT HOLDS: nothing can leave this appliance but to the destinations listed here."

@@ -139,7 +139,10 @@ def _entry(document: Document, file: Path) -> Entry:
     try:
         entry = Entry(**{name: document[name] for name in (*_LINE, "signature")}, file=file)
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(entry.key))
-        key.verify(bytes.fromhex(entry.signature), _signed(document))
+        signature = bytes.fromhex(entry.signature)
+        if signature.hex() != entry.signature:  # the one field that nothing else vouches for: no second spelling of it
+            raise ValueError
+        key.verify(signature, _signed(document))
         if type(entry.number) is not int or not isinstance(entry.broken, list):  # signed, but not by our code
             raise TypeError
     except (ValueError, TypeError, LookupError, InvalidSignature):

@@ -12,7 +12,7 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,8 @@ _TABLES = tuple(dict.fromkeys(FAMILIES.values()))
 _STATES = {1: "established", 7: "unconnected", 10: "listening", **dict.fromkeys((4, 5, 8, 9, 11), "closing")}
 _LISTENS = 0x10000
 _SIOCGSKNS, _SO_NETNS_COOKIE = 0x894C, 71
+_Rows = Mapping[tuple[str, int], tuple[int, list[str]]]
+"""Namespace and fields of every socket in the kernel's tables, by family and inode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class _Held:
     descriptor: int
     inode: int
     protocol: str
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +80,26 @@ def opened(threads: Mapping[int, Sequence[ThreadEvidence]], trouble: list[str]) 
     # What was closed since it was listed is in the tables of before, what was opened since then in those of after.
     rows = before | _rows(folders, _TABLES)
     if any(_key(each) not in rows and _is_open(each) for of_process in held.values() for each in of_process):
-        rows |= _rows(folders, _TABLES)
+        rows |= _rows(folders | _elsewhere(folders.values()), _TABLES)
     return {
-        pid: [made for each in of_process if (made := _socket(each, rows.get(_key(each))))]
+        pid: [made for each in of_process if (made := _socket(each, rows, of_process))]
         for pid, of_process in held.items()
     }
+
+
+def _elsewhere(known: Iterable[str]) -> dict[int, str]:
+    """The networks of this host beside the `known` ones, in which nothing here lives: a passed socket may be of one.
+
+    The number of such a namespace may be hidden; then that of its table stands for it, which nothing else has.
+    """
+    tables = {_readable_inode(f"{folder}/unix") for folder in known} | {None}
+    found = {}
+    for pid in process_ids():
+        table = _readable_inode(f"/proc/{pid}/net/unix")  # each namespace has files of its own
+        if table is not None and table not in tables:
+            tables.add(table)
+            found[_readable_inode(f"/proc/{pid}/ns/net") or table] = f"/proc/{pid}/net"
+    return found
 
 
 def _listed(pid: int, threads: list[int]) -> list[_Held] | None:
@@ -95,25 +113,14 @@ def _listed(pid: int, threads: list[int]) -> list[_Held] | None:
 
 
 def _held(pid: int, threads: list[int]) -> Iterator[_Held]:
-    tables: list[int] = []
-    for thread in threads:
-        if not any(_same_table(thread, other) for other in tables):
-            tables.append(thread)
-    for thread in tables:
+    for thread in mounts.tables(threads):
         for path in Path(f"/proc/{pid}/task/{thread}/fd").iterdir():
             with contextlib.suppress(FileNotFoundError):  # closed since the listing
                 while (target := str(path.readlink())).startswith("socket:["):
-                    each = _Held(path, pid, int(path.name), int(target[8:-1]), _protocol(path))
+                    each = _Held(path, pid, int(path.name), int(target[8:-1]), _protocol(path), _waiting(path))
                     if _is_open(each):  # else its number means another by now, whose protocol that was
                         yield each
                         break
-
-
-def _same_table(one: int, other: int) -> bool:
-    try:
-        return kernel.share_descriptors(one, other)
-    except OSError:  # it can't be told: then the table is read twice
-        return False
 
 
 def _protocol(path: Path) -> str:
@@ -125,32 +132,65 @@ def _protocol(path: Path) -> str:
         return UNKNOWN
 
 
+def _waiting(path: Path) -> int:
+    """How many descriptors wait in a Unix socket to be taken (Linux 5.8)."""
+    for line in (path.parents[1] / "fdinfo" / path.name).read_text().splitlines():
+        if line.startswith("scm_fds:"):
+            return int(line.removeprefix("scm_fds:"))
+    return 0
+
+
 def _is_open(each: _Held) -> bool:
     with contextlib.suppress(OSError):
         return str(each.path.readlink()) == f"socket:[{each.inode}]"
     return False
 
 
-def _socket(each: _Held, found: tuple[int, list[str]] | None) -> Socket | None:
+def _socket(each: _Held, rows: _Rows, beside: Iterable[_Held]) -> Socket | None:
     family = FAMILIES.get(each.protocol)
     if family is None:
         return Socket(each.descriptor, each.inode, UNKNOWN, None, each.protocol, "", "")
+    found = rows.get(_key(each))
     if found is None and not _is_open(each):
         return None
-    row = _row(family, *found) if found else _asked(each)
-    return Socket(each.descriptor, each.inode, family, row.namespace, row.state, row.local, row.remote)
+    row = _row(family, *found) if found else _asked(each, rows, beside)
+    return Socket(each.descriptor, each.inode, family, row.namespace, row.state, row.local, row.remote, each.waiting)
 
 
-def _asked(each: _Held) -> _Row:
+def _asked(each: _Held, rows: _Rows, beside: Iterable[_Held]) -> _Row:
     """What a socket that no table holds says of itself: it was just made, its peer has reset it, or it is foreign."""
     try:
         with socket.socket(fileno=kernel.take_descriptor(each.pid, each.descriptor)) as same:
             if os.fstat(same.fileno()).st_ino == each.inode:
                 local = same.getsockname() if same.family in (socket.AF_INET, socket.AF_INET6) else ("", 0)
-                return _Row(_network_of(same), "unconnected", _address(local[0], local[1]) if local[1] else "")
+                network = _network_of(same) or _shared_network(same, _key(each)[0], rows, beside)
+                return _Row(network, "unconnected", _address(local[0], local[1]) if local[1] else "")
     except OSError:  # this user may not
         pass
     return _Row(None, "unconnected")
+
+
+def _shared_network(same: socket.socket, family: str, rows: _Rows, beside: Iterable[_Held]) -> int | None:
+    """The namespace of a socket `beside`, of the same family and process, that a table told, and that is of the same.
+
+    So a connection of a passed listener's is told, also where its namespace may not be asked for.
+    """
+    for other in beside:
+        found = rows.get(_key(other))
+        if found is None or _key(other)[0] != family:
+            continue
+        with (
+            contextlib.suppress(OSError),  # closed meanwhile
+            socket.socket(fileno=kernel.take_descriptor(other.pid, other.descriptor)) as taken,
+        ):
+            if os.fstat(taken.fileno()).st_ino == other.inode and _cookie(taken) == _cookie(same):
+                return found[0]
+    return None
+
+
+def _cookie(of: socket.socket) -> bytes:
+    """The mark of its network namespace, which everyone may read and nobody can turn into the number."""
+    return of.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
 
 
 def _network_of(same: socket.socket) -> int | None:
@@ -161,8 +201,7 @@ def _network_of(same: socket.socket) -> int | None:
         finally:
             os.close(namespace)
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as own:
-        cookies = [each.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8) for each in (own, same)]
-        if cookies[0] == cookies[1]:
+        if _cookie(own) == _cookie(same):
             return _inode("/proc/thread-self/ns/net")
     return None
 
@@ -172,7 +211,7 @@ def _key(each: _Held) -> tuple[str, int]:
 
 
 def _rows(folders: Mapping[int, str], families: Iterable[str]) -> dict[tuple[str, int], tuple[int, list[str]]]:
-    """Namespace and fields of every socket in the kernel's tables, by family and inode."""
+    """The sockets in the tables of some families, by the number of the namespace that each of `folders` shows."""
     return {
         (family, inode): (namespace, fields)
         for family in families
@@ -223,8 +262,16 @@ def _inode(path: str) -> int:
     return Path(path).stat().st_ino
 
 
-def networks(processes: Iterable[Process]) -> list[Network]:
+def _readable_inode(path: str) -> int | None:
+    """None where it may not be read, or is there no more."""
+    with contextlib.suppress(OSError):
+        return _inode(path)
+    return None
+
+
+def networks(processes: Sequence[Process]) -> list[Network]:
     """The network namespaces in which sealed processes live."""
+    held = {each.inode for process in processes for each in process.sockets}
     found: dict[int, Network] = {}
     for process in processes:
         inode = process.namespaces.get("net")
@@ -232,8 +279,27 @@ def networks(processes: Iterable[Process]) -> list[Network]:
             continue
         folder = Path(mounts.thread_folder(process), "net")
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found[inode] = Network(inode, process.place, _interfaces(folder), _routes(folder))
+            strangers = _strangers(inode, folder, held)
+            found[inode] = Network(inode, process.place, _interfaces(folder), _routes(folder), strangers)
     return list(found.values())
+
+
+def _strangers(network: int, folder: Path, held: Set[int]) -> list[str]:
+    """The sockets of a sealed network that aren't `held`, with who holds them.
+
+    Who lives there was looked at, or has opened it since.
+    """
+    unknown = _alive(folder) - held
+    owners = _owners(unknown) if unknown else {}
+    there = {inode for inode, (pid, _) in owners.items() if _readable_inode(f"/proc/{pid}/ns/net") == network}
+    left = unknown - there
+    return sorted({owners.get(inode, (0, "nobody"))[1] for inode in left & _alive(folder)} if left else ())
+
+
+def _alive(folder: Path) -> set[int]:
+    """Inodes in all tables of a network, but for the kernel's own netlink sockets."""
+    rows = ((family, row) for family in _TABLES for row in _table(folder / family, family))
+    return {inode for family, (inode, fields) in rows if family != "netlink" or fields[2] != "0"}
 
 
 def _interfaces(folder: Path) -> dict[str, int]:
@@ -251,6 +317,23 @@ def _routes(folder: Path) -> list[str]:
                 if interface not in ("", "Iface", "lo"):
                     found.append(f"{name}: {' '.join(line.split())}")
     return found
+
+
+def sharers(processes: Sequence[Process]) -> list[str]:
+    """Who else holds a socket at which the gateway listens, or a connection that it accepted.
+
+    Whoever started the gateway may, and the first process: so a service manager passes a listener.
+    """
+    ours = {process.pid for process in processes} | {os.getpid()}  # this process asks sockets what they are
+    gateways = [process for process in processes if process.role == "gateway"]
+    ours |= {1, *(process.parent for process in gateways)}
+    doors = {
+        each.inode
+        for process in gateways
+        for each in process.sockets
+        if each.state == "listening" or each.family in ("tcp", "tcp6")
+    }
+    return sorted({who for pid, who, _ in _holders(doors) if pid not in ours})
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,9 +389,16 @@ def _listeners() -> Iterator[_Listener]:
                     yield _Listener(inode, fields[7])
 
 
-def _owners(inodes: set[int]) -> dict[int, tuple[int, str]]:
+def _owners(inodes: Set[int]) -> dict[int, tuple[int, str]]:
     """Who holds each socket, as far as this user may see: pid, and `name (pid)`."""
     found: dict[int, tuple[int, str]] = {}
+    for pid, who, inode in _holders(inodes):
+        found.setdefault(inode, (pid, who))
+    return found
+
+
+def _holders(inodes: Set[int]) -> Iterator[tuple[int, str, int]]:
+    """Every holder of each socket, as far as this user may see: pid, `name (pid)`, and the inode."""
     targets = {f"socket:[{inode}]": inode for inode in inodes}
     for pid in process_ids():
         folder = Path("/proc", str(pid))
@@ -316,6 +406,5 @@ def _owners(inodes: set[int]) -> dict[int, tuple[int, str]]:
             for descriptor in (folder / "fd").iterdir():
                 with contextlib.suppress(FileNotFoundError):
                     inode = targets.get(str(descriptor.readlink()))
-                    if inode is not None and inode not in found:
-                        found[inode] = (pid, f"{(folder / 'comm').read_text().strip()} ({pid})")
-    return found
+                    if inode is not None:
+                        yield pid, f"{(folder / 'comm').read_text().strip()} ({pid})", inode

@@ -60,7 +60,7 @@ def known(pid: int, does: str) -> Known:
 
 def ticks(pid: int) -> int:
     """When the process `pid` was started. Raises FileNotFoundError when there is none."""
-    _, fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)
+    _, fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(") ", 1)
     return int(fields.split()[19])
 
 
@@ -84,7 +84,12 @@ def read(folder: Path) -> Started:
             raise ProcessLookupError
     except PermissionError:
         who = os.stat(folder.parent).st_uid  # noqa: PTH116 - not below a folder that may not be entered
-        raise NotRunning(f"{folder} may be read only by root and by user {who}; run this as one of them") from None
+        raise NotRunning(
+            f"{folder} may be read only by user {who}, or by root with all its privileges, outside the gateway's own "
+            "seal; run this as one of them (in a container, process 1 has to be an init such as tini)"
+        ) from None
     except (OSError, ValueError, LookupError, TypeError) as cause:
-        raise NotRunning(f"no appliance runs on {folder.parent}; `make serve` starts one") from cause
+        raise NotRunning(
+            f"no appliance runs on {folder.parent}; `make serve` starts one, and one in a container is verified there"
+        ) from cause
     return started

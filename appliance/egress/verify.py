@@ -1,15 +1,17 @@
 """One verification of the running appliance: look, try, judge, sign.
 
 Runs outside every seal, as the appliance's own user or as root. It believes the kernel, its own canaries and what
-was noted before the seal; of the sealed gateway it takes only outcomes of probes, which can but make things worse.
+was noted before the seal; of the sealed gateway it takes the outcomes of probes, and itself hears what arrives.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import platform
+import re
 import socket
 import struct
 import subprocess
@@ -26,7 +28,7 @@ from typing import Any
 from appliance.egress import judge, mounts, processes, report, sockets, started
 from appliance.egress.assurance import Verdict
 from appliance.egress.canary import Canary
-from appliance.egress.findings import Check, Destination, Findings, Probe, Process
+from appliance.egress.findings import KEEPER, Check, Destination, Findings, Probe, Process
 from appliance.egress.ledger import Ledger
 from appliance.egress.signing import Entry
 from appliance.egress.started import Started
@@ -40,6 +42,9 @@ Ask = Callable[[str, str, dict[str, Any] | None], Iterator[dict[str, Any]]]
 CONTROL = "control"
 _PROBE_SECONDS = 10.0
 _LOOK_UP_SECONDS = 2.0
+_WAIT_SECONDS = 10.0
+_ENGINE_FOLDER = re.compile(r"e\d+")
+_SETTLES = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,37 +57,49 @@ class Verification:
 
     @property
     def holds(self) -> bool:
-        """Whether every check holds."""
-        return all(check.holds for check in self.checks)
+        """Whether every check holds, and the chain of reports did when this one was entered."""
+        return bool(self.report["holds"])
 
     @property
     def verdict(self) -> Verdict:
         """The same in a few words, for the gateway."""
-        failed = tuple(check.name for check in self.checks if not check.holds)
         entry = self.entry
+        broken = ["ledger"] if entry.broken else []
+        failed = tuple(dict.fromkeys([*(check.name for check in self.checks if not check.holds), *broken]))
         moment = datetime.fromisoformat(entry.time).timestamp()
         return Verdict(entry.number, entry.time, moment, self.holds, failed, entry.sha256)
 
 
-def verify(state: Path, ask: Ask) -> Verification:
-    """Verify the appliance that runs on `state`, write the signed report, and tell the appliance the verdict.
+def verify(state: Path, ask: Ask, known: tuple[int, str] | None = None) -> Verification:
+    """Verify the appliance that runs on `state`, and write the signed report.
 
+    `known` is the number and SHA-256 of an earlier report, which has to be there still.
     Takes a second or two. Raises `NotRunning` when no appliance runs there, or this user may not look at it.
     """
     noted = started.read(state / "egress")
     folder = os.open(state / "egress", os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # two at once would find each other's canaries
-        return _verify(noted, state, ask)
+        _wait_for_others(folder)
+        return _verify(noted, state, ask, known)
     finally:
         os.close(folder)
 
 
-def _verify(noted: Started, state: Path, ask: Ask) -> Verification:
+def _wait_for_others(folder: int) -> None:
+    """Let another verification finish, since each finds the other's canaries; but not one that was stopped for good."""
+    ends = time.monotonic() + _WAIT_SECONDS
+    while time.monotonic() < ends:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(0.1)
+
+
+def _verify(noted: Started, state: Path, ask: Ask, known: tuple[int, str] | None) -> Verification:
     began, clock = datetime.now(UTC), time.monotonic()
     findings = find(noted, state, ask)
     ledger = Ledger(state / "egress")
-    checks = [*judge.judge(findings), ledger.standing()]
+    checks = [*judge.judge(findings), ledger.standing(known=known)]
     milliseconds = int((time.monotonic() - clock) * 1000)
     made = report.build(findings, checks, host=socket.gethostname(), began=began, milliseconds=milliseconds)
     entry = ledger.append(made)
@@ -90,13 +107,25 @@ def _verify(noted: Started, state: Path, ask: Ask) -> Verification:
 
 
 def find(noted: Started, state: Path, ask: Ask) -> Findings:
-    """All that can be seen of the running appliance. Looks twice where an engine came or went meanwhile."""
-    for _ in range(2):
+    """All that can be seen of the running appliance.
+
+    Where an engine came or went meanwhile, as in a swap, it looks again: twice at least, and for _SETTLES seconds. The
+    last look is judged as it is, so an appliance that never settles is not taken for a sound one.
+    """
+    began, looks = time.monotonic(), 0
+    while True:
         before = _places(ask)
         findings = _find(noted, state, ask, before)
-        if _places(ask)["engines"] == before["engines"]:
-            break
-    return findings
+        looks += 1
+        still = before["engines"] == _places(ask)["engines"] and _engines(findings) == before["engines"].keys()
+        if still or (looks > 1 and time.monotonic() - began > _SETTLES):
+            return findings
+
+
+def _engines(findings: Findings) -> set[str]:
+    """The places of engines that are kept and of which something runs."""
+    kept = {each.place.removeprefix(KEEPER) for each in findings.processes if each.place.startswith(KEEPER)}
+    return kept & {each.place for each in findings.processes if each.role == "engine"}
 
 
 def _places(ask: Ask) -> dict[str, Any]:
@@ -107,11 +136,20 @@ def _places(ask: Ask) -> dict[str, Any]:
 def _find(noted: Started, state: Path, ask: Ask, places: Mapping[str, Any]) -> Findings:
     trouble = []
     keepers = {int(pid): str(place) for place, pid in places["engines"].items()}
+    odd = [place for place in places["engines"] if not str(place).startswith("engine ")]
+    if odd or len(keepers) < len(places["engines"]):
+        trouble.append(f"the gateway names its engines in a way that it never does: {places['engines']!r:.500}")
     answering = _peer(state / "run" / "control.sock")
     if answering != noted.gateway.pid:
         trouble.append(f"process {answering} answers at the control socket; the gateway is {noted.gateway.pid}")
-    tried = _try(noted, state, ask, list(places["engines"]), trouble)
+    tried = _try(noted, state, ask, places, trouble)
     seen = processes.look(noted.gateway.pid, keepers, {helper.pid: helper for helper in noted.helpers}, trouble)
+    running = {(process.pid, process.started) for process in seen}
+    trouble += [
+        f"the {helper.does} (process {helper.pid}) doesn't run any more; start the appliance again"
+        for helper in noted.helpers
+        if (helper.pid, helper.ticks) not in running
+    ]
     return Findings(
         mode=noted.mode,
         seal=noted.seal,
@@ -126,6 +164,8 @@ def _find(noted: Started, state: Path, ask: Ask, places: Mapping[str, Any]) -> F
         destinations=_resolved(noted.destinations),
         host_namespaces=processes.namespaces(),
         mounts=mounts.unexpected(seen, trouble),
+        remote=mounts.remote(seen, trouble),
+        sharers=sockets.sharers(seen),
         missing={place: list(parts) for place, parts in places["missing"].items() if parts},
         trouble=trouble,
     )
@@ -179,14 +219,25 @@ def _peer(path: Path) -> int:
         return pid
 
 
-def _try(noted: Started, state: Path, ask: Ask, engines: list[str], trouble: list[str]) -> list[Probe]:
+def _folders(state: Path, places: Mapping[str, Any]) -> dict[str, Path]:
+    """The folder of each engine's own socket, in which a canary can stand beside it."""
+    named = {str(place): str(name) for place, name in places["folders"].items() if place in places["engines"]}
+    folders = {place: state / "run" / name for place, name in named.items() if _ENGINE_FOLDER.fullmatch(name)}
+    return {place: folder for place, folder in folders.items() if folder.is_dir() and not folder.is_symlink()}
+
+
+def _try(noted: Started, state: Path, ask: Ask, places: Mapping[str, Any], trouble: list[str]) -> list[Probe]:
     """Try every way out, at once from every place and from an unsealed process beside it."""
+    engines = [str(place) for place in places["engines"]]
     sealed = ["gateway", *engines, *(["outlet"] if any(each.does == "outlet" for each in noted.helpers) else [])]
     with ExitStack() as stack:
         canaries = {place: stack.enter_context(Canary()) for place in (CONTROL, *sealed)}
         for place, folder in {"gateway": "run", CONTROL: "run", "outlet": "run/outlet"}.items():
             if place in canaries:  # engines never get a caller's connection
                 canaries[place].hand_out(state / folder / f"v{os.getpid()}-{place[0]}.sock")
+                canaries[place].stand_beside(state / folder / f"v{os.getpid()}-{place[0]}b.sock")
+        for place, own in _folders(state, places).items():
+            canaries[place].stand_beside(own / f"v{os.getpid()}-b.sock")
         control = subprocess.Popen(
             program("seal.probes"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"PATH": os.defpath}
         )

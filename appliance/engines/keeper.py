@@ -32,9 +32,11 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from appliance.engines.given import Admitted
 from appliance.errors import SealUnavailable
 from appliance.seal import kernel, probes
 from appliance.seal.engine import EngineSeal
@@ -68,7 +70,7 @@ def children() -> set[int]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
-                _, fields = (folder / "stat").read_text().rsplit(") ", 1)
+                _, fields = (folder / "stat").read_text(errors="replace").rsplit(") ", 1)
                 if int(fields.split()[1]) == os.getpid():
                     mine.add(int(folder.name))
     return mine
@@ -86,11 +88,31 @@ def kill_descendants() -> None:
             return
 
 
-def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> int:
-    """Run the command in `environment` under the seal until it ends; returns the exit status.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to run, and all that it may have, as open descriptors."""
 
-    Closes every descriptor but the standard ones and the status's. Call it in a process of its own.
-    """
+    engine: Admitted
+    status: int
+    """For lines of JSON: the seal, then what became of probes."""
+    orders: int | None
+    """From which orders to probe the seal come."""
+    parent: int
+    """The process to die with."""
+
+    @property
+    def descriptors(self) -> set[int | None]:
+        """All that the keeper needs."""
+        return {self.engine.log, self.status, self.orders, *self.shown}
+
+    @property
+    def shown(self) -> set[int]:
+        """Those of what the engine will see."""
+        return {*self.engine.readable.values(), *self.engine.writable.values()}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command in this environment under the seal until it ends; returns the exit status."""
     parser = argparse.ArgumentParser(prog="keeper", description="Run one engine sealed.")
     parser.add_argument("--log", type=Path, required=True, help="file for the engine's output, appended to")
     parser.add_argument("--readable", type=Path, action="append", default=[], help="path to leave readable")
@@ -102,30 +124,44 @@ def main(arguments: list[str], environment: Mapping[str, str] = os.environ) -> i
     parser.add_argument("--parent", type=int, default=os.getppid(), help="process id to die with")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
+    log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    readable, writable = (
+        {path.resolve(): os.open(path, os.O_PATH | os.O_CLOEXEC) for path in paths}
+        for paths in (options.readable, options.writable)
+    )
+    engine = Admitted(
+        options.command, dict(os.environ), log, readable, writable, options.best_effort, options.grace
+    )  # fmt: skip
+    return keep(Order(engine, options.status, options.orders, options.parent))
 
-    _close_inherited({options.status, options.orders})
+
+def keep(order: Order) -> int:
+    """Run an engine under the seal until it ends; returns the exit status.
+
+    Closes every descriptor but the standard ones and the order's. Call it in a process of its own.
+    """
+    _close_inherited(order.descriptors)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    seal = EngineSeal(best_effort=options.best_effort)
+    seal = EngineSeal(best_effort=order.engine.best_effort)
     try:
         seal.leave()
     except SealUnavailable as error:
-        _tell(options.status, {"error": str(error)})
+        _tell(order.status, {"error": str(error)})
         return SEAL_UNAVAILABLE
     lifeline, held = os.pipe()  # init sees the keeper's end here, from before it can ask the kernel to
     init = os.fork()
     if init == 0:
         os.close(held)
-        _init(options, environment, seal, lifeline, log)
+        _init(order, seal, lifeline)
     kernel.drop_capabilities()
-    die_with_parent(options.parent, signal.SIGKILL if seal.alone else _PARENT_DIED)
-    for descriptor in {options.status, options.orders} - {None}:
-        os.close(descriptor)
+    die_with_parent(order.parent, signal.SIGKILL if seal.alone else _PARENT_DIED)
+    for descriptor in order.descriptors - {order.engine.log, None}:
+        os.close(descriptor)  # type: ignore[arg-type]
     for standard in (1, 2):  # which may be sockets of the journal
-        os.dup2(log, standard)
-    return _keep(init, options.grace)
+        os.dup2(order.engine.log, standard)
+    return _keep(init, order.engine.grace)
 
 
 def _close_inherited(kept: set[int | None]) -> None:
@@ -160,26 +196,26 @@ def _keep(init: int, grace: float) -> int:
             deadline = deadline or time.monotonic() + grace
 
 
-def _init(
-    options: argparse.Namespace, environment: Mapping[str, str], seal: EngineSeal, lifeline: int, log: int
-) -> NoReturn:
+def _init(order: Order, seal: EngineSeal, lifeline: int) -> NoReturn:
     """Process 1 of the namespace: close the seal, start the engine, reap until it ends."""
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(log, 2)
-        sealed = seal.close(options.readable, options.writable)
+        os.dup2(order.engine.log, 2)
+        sealed = seal.close(order.engine.readable, order.engine.writable)
+        for descriptor in order.shown:  # through which one would reach past the mounts
+            os.close(descriptor)
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
         if select.select([lifeline], [], [], 0)[0]:
             os._exit(128 + signal.SIGKILL)  # process 1 can't be killed from inside
-        _tell(options.status, as_json(sealed, evidence()))
-        os.dup2(log, 1)
+        _tell(order.status, as_json(sealed, evidence()))
+        os.dup2(order.engine.log, 1)
         parent = os.getpid()
         engine = os.fork()
         if engine == 0:
-            _engine(options.command, environment, parent)
-        if options.orders is not None and os.fork() == 0:
-            _probe_when_asked(options, parent)
-        os.close(options.status)
+            _engine(order.engine.command, order.engine.environment, parent)
+        if order.orders is not None and os.fork() == 0:
+            _probe_when_asked(order, order.orders, parent)
+        os.close(order.status)
         signal.signal(signal.SIGTERM, lambda *_: _pass_on(engine))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         while True:
@@ -187,7 +223,7 @@ def _init(
             if pid == engine:
                 os._exit(exit_status(status))
     except Exception as error:  # nothing of this copy of the keeper may run on
-        _tell(options.status, {"error": str(error)})
+        _tell(order.status, {"error": str(error)})
     finally:
         os._exit(SEAL_UNAVAILABLE)
 
@@ -197,17 +233,17 @@ def _pass_on(engine: int) -> None:
         os.kill(engine, signal.SIGTERM)
 
 
-def _probe_when_asked(options: argparse.Namespace, parent: int) -> NoReturn:
+def _probe_when_asked(order: Order, orders: int, parent: int) -> NoReturn:
     """Try the seal that this process shares with the engine, at each order, in a child that may come to harm."""
     try:
         die_with_parent(parent, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
-        with os.fdopen(options.orders) as lines:
+        with os.fdopen(orders) as lines:
             for line in lines:
                 child = os.fork()
                 if child == 0:
-                    order = json.loads(line) | {"interpreter": options.command[0]}
-                    _tell(options.status, {"probe": probes.run(probes.attempts(order))})
+                    asked = json.loads(line) | {"interpreter": order.engine.command[0]}
+                    _tell(order.status, {"probe": probes.run(probes.attempts(asked))})
                     os._exit(0)
                 os.waitpid(child, 0)
     finally:

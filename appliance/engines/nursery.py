@@ -10,6 +10,8 @@ wrote over the program's files, would run its own code before the seal.
 The alternative, a gateway filter that admits internet sockets and leaves connect to Landlock, would
 hand that same Landlock to the engines, and let UDP through besides.
 
+What an engine may be given of the host's files isn't the gateway's to say: see `appliance.engines.given`.
+
 It and the gateway speak lines of JSON over a Unix socket pair; `id` is the gateway's choice:
 
     {"id": 1, "spawn": {"command", "env", "log", "readable", "writable", "best_effort", "grace"}}
@@ -35,24 +37,30 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import appliance
+from appliance.engines.given import Admitted, Given, Refused
 from appliance.engines.keeper import (
     SEAL_UNAVAILABLE,
+    Order,
     children,
     die_with_parent,
     exit_status,
+    keep,
     kill_descendants,
 )
-from appliance.engines.keeper import main as run_keeper
 from appliance.seal import kernel
+from appliance.seal.evidence import is_thread
 
-_LONGEST_LINE = 1 << 16
+_CLOSED = -1
+_LONGEST_ORDER = 1 << 20
+LONGEST_LINE = 1 << 15
+"""Bytes of one message of a keeper; as many times eight when it is passed on, since JSON escapes what isn't ASCII."""
 
 
 def program(module: str, *arguments: str) -> list[str]:
@@ -74,8 +82,9 @@ class _Keeper:
 
 
 class _Nursery:
-    def __init__(self, gateway: socket.socket, *, best_effort: bool) -> None:
+    def __init__(self, gateway: socket.socket, given: Given, *, best_effort: bool) -> None:
         self._gateway = gateway
+        self._given = given
         self._best_effort = best_effort
         self._keepers: dict[int, _Keeper] = {}
         self._received = b""
@@ -85,11 +94,11 @@ class _Nursery:
     def run(self) -> None:
         while True:
             for key, _ in self._selector.select():
-                # An event of this round may have closed what a later one is about.
-                if key.fd in self._selector.get_map():
+                # An event of this round may have closed what a later one is about, and its number be another's by now.
+                if self._selector.get_map().get(key.fd) == key:
                     key.data()
 
-    def _watch(self, descriptor: int, act: Callable[[], None]) -> None:
+    def _watch(self, descriptor: int, act: Callable[[], object]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, act)
 
     def _send(self, message: dict[str, Any]) -> None:
@@ -100,35 +109,43 @@ class _Nursery:
         if not data:
             raise SystemExit(0)
         *lines, self._received = (self._received + data).split(b"\n")
+        if len(self._received) > _LONGEST_ORDER:
+            raise SystemExit("an order of the gateway's has no end")
         for line in lines:
-            request = json.loads(line)
-            if "spawn" in request:
-                self._spawn(request["id"], request["spawn"])
-            elif keeper := self._keepers.get(request["id"]):
-                if "signal" in request:
-                    os.kill(keeper.pid, request["signal"])
-                else:
-                    self._order(keeper, request["probe"])
+            with contextlib.suppress(ValueError, RecursionError):
+                self._act(json.loads(line))
+
+    def _act(self, request: object) -> None:
+        match request:
+            case {"id": int(number), "spawn": dict(wanted)} if number not in self._keepers:
+                self._spawn(number, wanted)
+            case {"id": int(number), "signal": signal.SIGTERM | signal.SIGKILL as signum} if number in self._keepers:
+                os.kill(self._keepers[number].pid, signum)
+            case {"id": int(number), "probe": dict(order)} if number in self._keepers:
+                self._order(self._keepers[number], order)
 
     def _order(self, keeper: _Keeper, order: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # it has ended, or is stuck: whoever asked doesn't wait for ever
             os.write(keeper.orders, json.dumps(order).encode() + b"\n")
 
     def _spawn(self, number: int, wanted: dict[str, Any]) -> None:
-        if wanted["best_effort"] and not self._best_effort:
-            self._send({"id": number, "error": "this nursery starts nothing without the whole seal"})
-            return
+        with contextlib.ExitStack() as held:
+            try:
+                engine = self._given.admit(wanted, held)
+                if engine.best_effort and not self._best_effort:
+                    raise Refused("starts nothing without the whole seal")
+            except Refused as refusal:
+                self._send({"id": number, "error": f"this nursery {refusal}"})
+                return
+            self._fork(number, engine)
+
+    def _fork(self, number: int, engine: Admitted) -> None:
         told, tell = os.pipe()
         ordered, order = os.pipe()
         parent = os.getpid()
-        options = [f"--log={wanted['log']}", f"--grace={wanted['grace']}"]
-        options += [f"--status={tell}", f"--orders={ordered}", f"--parent={parent}"]
-        options += [f"--readable={path}" for path in wanted["readable"]]
-        options += [f"--writable={path}" for path in wanted["writable"]]
-        options += ["--best-effort"] * wanted["best_effort"]
         pid = os.fork()
         if pid == 0:
-            _become_keeper([*options, "--", *wanted["command"]], wanted["env"])
+            _become_keeper(Order(engine, tell, ordered, parent))
         os.close(tell)
         os.close(ordered)
         os.set_blocking(told, False)
@@ -138,29 +155,24 @@ class _Nursery:
         self._watch(keeper.status, partial(self._on_status, number))
         self._watch(keeper.exited, partial(self._on_exit, number))
 
-    def _on_status(self, number: int) -> None:
+    def _on_status(self, number: int) -> bool:
+        """Take some of what was told; True while there may be more."""
         keeper = self._keepers[number]
-        while True:
-            try:
-                data = os.read(keeper.status, 1 << 16)
-            except BlockingIOError:
-                return
-            if not data:
-                break
-            keeper.told += data
-            *lines, keeper.told = keeper.told.split(b"\n")
-            for line in lines:
-                self._pass_on(number, bytes(line))
-            del keeper.told[_LONGEST_LINE:]
-        self._unwatch(keeper.status)
-
-    def _pass_on(self, number: int, line: bytes) -> None:
         try:
-            message = json.loads(line)
-            told = {key: message[key] for key in ("error", "probe") if key in message} or {"seal": message}
-        except (ValueError, TypeError):  # an engine can reach its prober; what it makes it say may be anything
-            return
-        self._send({"id": number, **told})
+            data = os.read(keeper.status, 1 << 16)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._unwatch(keeper.status)
+            keeper.status = _CLOSED
+            return False
+        keeper.told += data
+        *lines, keeper.told = keeper.told.split(b"\n")
+        for line in lines:
+            if told := _understood(bytes(line)):
+                self._send({"id": number, **told})
+        del keeper.told[LONGEST_LINE + 1 :]  # more than enough to be refused
+        return True
 
     def _on_exit(self, number: int) -> None:
         keeper = self._keepers[number]
@@ -171,8 +183,10 @@ class _Nursery:
             for pid in orphans:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-        if keeper.status in self._selector.get_map():
-            self._on_status(number)
+        while keeper.status != _CLOSED and self._on_status(number):
+            pass
+        if keeper.status != _CLOSED:
+            self._unwatch(keeper.status)
         self._unwatch(keeper.exited)
         os.close(keeper.orders)
         del self._keepers[number]
@@ -183,11 +197,34 @@ class _Nursery:
         os.close(descriptor)
 
 
-def _become_keeper(arguments: list[str], environment: dict[str, str]) -> NoReturn:
+def _understood(line: bytes) -> dict[str, Any] | None:
+    """A keeper's message. None for what no keeper says: an engine can reach its prober, and make it say anything."""
+    if len(line) > LONGEST_LINE:
+        return None
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    match message:
+        case {"error": str(error)}:
+            return {"error": error}
+        case {"probe": dict(outcome)} if _all_of(str, outcome.values()):
+            return {"probe": outcome}
+        case {"holds": list(holds), "missing": list(missing), "evidence": list(threads)}:
+            if _all_of(str, [*holds, *missing]) and all(map(is_thread, threads)):
+                return {"seal": {"holds": holds, "missing": missing, "evidence": threads}}
+    return None
+
+
+def _all_of(kind: type, values: Iterable[object]) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+def _become_keeper(order: Order) -> NoReturn:
     status = SEAL_UNAVAILABLE
     try:
         os.setsid()
-        status = run_keeper(arguments, environment)
+        status = keep(order)
     except Exception:
         traceback.print_exc()
     finally:
@@ -201,7 +238,8 @@ def _stop(*_: object) -> None:
 def main(arguments: list[str]) -> int:
     """Serve the socket at descriptor ARGUMENTS[0] until it closes or process ARGUMENTS[1] ends.
 
-    ARGUMENTS[2] is `required` or `best-effort`: the least seal under which a keeper may run.
+    ARGUMENTS[2] is `required` or `best-effort`: the least seal under which a keeper may run; ARGUMENTS[3] is what
+    `Given.tell` said.
     """
     gateway = socket.socket(fileno=int(arguments[0]))
     gateway.set_inheritable(False)
@@ -209,7 +247,7 @@ def main(arguments: list[str]) -> int:
     try:
         die_with_parent(int(arguments[1]), signal.SIGTERM)
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-        _Nursery(gateway, best_effort=arguments[2] == "best-effort").run()
+        _Nursery(gateway, Given.told(arguments[3]), best_effort=arguments[2] == "best-effort").run()
     except (BrokenPipeError, ConnectionResetError):  # the gateway has gone
         return 0
     finally:

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from appliance.engines.nursery import program
+from appliance.engines.given import Given
+from appliance.engines.nursery import LONGEST_LINE, program
 from appliance.errors import EngineFailed, SealUnavailable
 from appliance.seal.evidence import ThreadEvidence
 from appliance.seal.parts import Seal
@@ -29,6 +30,10 @@ class EngineProcess(Protocol):
     @property
     def pid(self) -> int:
         """The keeper's process id."""
+
+    @property
+    def folder(self) -> Path:
+        """The first folder that it may write to, which holds its socket."""
 
     @property
     def seal(self) -> Seal:
@@ -57,10 +62,11 @@ class EngineProcess(Protocol):
 class _Kept:
     """An EngineProcess of a Nursery."""
 
-    def __init__(self, nursery: Nursery, number: int, name: str) -> None:
+    def __init__(self, nursery: Nursery, number: int, name: str, folder: Path) -> None:
         self._nursery = nursery
         self.number = number
         self.name = name
+        self.folder = folder
         self.pid = 0
         self.seal = Seal(())
         self.evidence: list[ThreadEvidence] = []
@@ -94,7 +100,7 @@ class _Kept:
         match message:
             case {"pid": int(pid)}:
                 self.pid = pid
-            case {"seal": {"holds": holds, "missing": missing, "evidence": threads}}:
+            case {"seal": {"holds": holds, "missing": missing, "evidence": threads}} if not self.started.done():
                 self.seal = Seal(tuple(holds), tuple(missing))
                 self.evidence = [ThreadEvidence(**thread) for thread in threads]
                 self._start(None)
@@ -140,17 +146,24 @@ class Nursery:
         self._reading: asyncio.Task[None] | None = None
 
     @classmethod
-    def start(cls, least: SealLevel = "required") -> Nursery:
-        """Start the process. It never starts an engine under less than the seal `least`."""
+    def start(cls, state: Path, models: Path, environment: Path, least: SealLevel = "required") -> Nursery:
+        """Start the process. It never starts an engine under less than the seal `least`.
+
+        Whatever the gateway asks for later, engines are shown the Python `environment` and what lies below `models`;
+        they write to the folder `cache` and below `run`, their logs below `logs`, all three of `state`.
+        """
+        given = Given.open(state, models, environment)
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                program("engines.nursery", str(theirs.fileno()), str(os.getpid()), least),
+                program("engines.nursery", str(theirs.fileno()), str(os.getpid()), least, given.tell()),
                 env={"PATH": os.defpath},
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *given.descriptors],
                 start_new_session=True,
             )
+        for descriptor in given.descriptors:
+            os.close(descriptor)
         ours.setblocking(False)  # noqa: FBT003 - no keyword there
         return cls(process, ours)
 
@@ -182,25 +195,26 @@ class Nursery:
         """Start `command` sealed; returns once the seal holds and the command runs.
 
         Its environment is exactly `env`, its working directory /, its output appended to `log` (0600).
-        Of the folders that `seal.covered` names it sees only `readable` and `writable`, and besides those
-        `command[0]` with the Python installation around it. Only `writable` paths can be written to;
+        Of the folders that `view.covered` names it sees only `readable` and `writable`, and besides those
+        the environment with the Python installation around it. Only `writable` paths can be written to;
         the folder of its socket belongs there. All paths in `command` have to be absolute.
 
         Raises SealUnavailable when the kernel refuses a part and `seal` is "required", or the nursery
-        was started with a higher one; EngineFailed when the program is missing, when it ends before the
+        doesn't give what was asked for; EngineFailed when the program is missing, when it ends before the
         seal holds, or when the nursery is gone.
         """
+        _require_program(Path(command[0]))
         wanted = {
             "command": list(command),
             "env": env,
             "log": _absolute([log])[0],
-            "readable": _absolute([*readable, *_interpreter(command[0])]),
+            "readable": _absolute(readable),
             "writable": _absolute(writable),
             "best_effort": seal == "best-effort",
             "grace": grace,
         }
         await self._connect()
-        kept = _Kept(self, next(self._numbers), log.stem)
+        kept = _Kept(self, next(self._numbers), log.stem, next(iter(writable), Path()))
         self.send({"id": kept.number, "spawn": wanted})
         self._kept[kept.number] = kept
         try:
@@ -233,7 +247,7 @@ class Nursery:
     async def _connect(self) -> None:
         async with self._connected:
             if self._writer is None:
-                reader, self._writer = await asyncio.open_unix_connection(sock=self._socket)
+                reader, self._writer = await asyncio.open_unix_connection(sock=self._socket, limit=8 * LONGEST_LINE)
                 self._reading = asyncio.create_task(self._read(reader))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
@@ -253,10 +267,6 @@ def _absolute(paths: Sequence[Path]) -> list[str]:
     return [str(path.absolute()) for path in paths]
 
 
-def _interpreter(command: str) -> list[Path]:
-    path = Path(command)
+def _require_program(path: Path) -> None:
     if not path.is_absolute() or not path.exists():
-        raise EngineFailed(f"{command}: no such program (an absolute path is needed)")
-    if (path.parents[1] / "pyvenv.cfg").exists():
-        return [path.parents[1], path.resolve().parents[1]]
-    return [path.resolve()]
+        raise EngineFailed(f"{path}: no such program (an absolute path is needed)")

@@ -51,6 +51,7 @@ def seal_dialler(ports: Iterable[int], *, best_effort: bool = False) -> Seal:
     apply("landlock tcp", lambda: landlock_tcp({*ports, _DNS}))
     apply("landlock scope", landlock_scope, optional=True)
     apply("seccomp", lambda: kernel.seccomp(filters.dialler()))
+    apply("still one thread", require_one_thread)  # one that was started meanwhile might lack a part
     return parts.seal()
 
 

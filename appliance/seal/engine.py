@@ -6,15 +6,21 @@ where a host daemon may keep a Unix socket; no capability; a filter with four so
 
 from __future__ import annotations
 
-import fcntl
 import os
-import socket
-import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from appliance.seal import filters, kernel, view
-from appliance.seal.parts import Parts, Seal, may_administrate, new_user_namespace, no_new_privileges
+from appliance.seal.parts import (
+    Parts,
+    Seal,
+    landlock_domain,
+    landlock_scope,
+    may_administrate,
+    new_network,
+    new_user_namespace,
+    no_new_privileges,
+)
 
 
 class EngineSeal:
@@ -34,35 +40,28 @@ class EngineSeal:
         apply = self._parts.apply
         if not may_administrate():
             apply("user namespace", new_user_namespace)
-        apply("network namespace", _new_network)
+        apply("network namespace", new_network)
         apply("ipc namespace", lambda: kernel.unshare(kernel.CLONE_NEWIPC))
         self.alone = apply("process namespace", lambda: kernel.unshare(kernel.CLONE_NEWPID))
 
-    def close(self, readable: Iterable[Path], writable: Iterable[Path]) -> Seal:
+    def close(self, readable: Mapping[Path, int], writable: Mapping[Path, int]) -> Seal:
         """Hide what `view.covered` names but for the given paths, give up all privileges, filter system calls.
 
-        `readable` paths can be read, `writable` ones written too; all other files turn read-only.
+        `readable` paths can be read, `writable` ones written too; all other files turn read-only. Each comes without
+        a symbolic link in it, and with an open descriptor of what it shows.
         """
         apply = self._parts.apply
-        written = {path.resolve() for path in writable}
-        kept = written | {path.resolve() for path in readable}
+        kept = {**readable, **writable}
         hidden = view.covered()
         if apply("mount namespace", view.new_mounts):
             apply("hidden folders", lambda: view.hide(hidden, kept))
             apply("fresh proc", view.fresh_proc)
             # After it, so that root can't have the kernel run a program outside (kernel.core_pattern).
-            apply("read-only files", lambda: view.protect([*(set(hidden) - kept), *written]))
+            apply("read-only files", lambda: view.protect([*(set(hidden) - kept.keys()), *writable]))
         os.chdir("/")  # a working directory below a hidden folder would still reach into it
         apply("no new privileges", no_new_privileges)
         apply("capabilities dropped", kernel.drop_capabilities)
+        apply("landlock domain", landlock_domain)
+        apply("landlock scope", landlock_scope, optional=True)
         apply("seccomp", lambda: kernel.seccomp(filters.engine(alone=self.alone)))
         return self._parts.seal()
-
-
-def _new_network() -> None:
-    kernel.unshare(kernel.CLONE_NEWNET)
-    get_flags, set_flags, up = 0x8913, 0x8914, 1
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        request = fcntl.ioctl(control, get_flags, struct.pack("16sh14x", b"lo", 0))
-        (flags,) = struct.unpack_from("h", request, 16)
-        fcntl.ioctl(control, set_flags, struct.pack("16sh14x", b"lo", flags | up))

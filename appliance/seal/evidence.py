@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,13 @@ def _thread_evidence(folder: Path) -> ThreadEvidence:
         capabilities=int(fields["CapEff"], 16) | int(fields["CapPrm"], 16),
         network=network,
     )
+
+
+def is_thread(value: object) -> bool:
+    """Whether a JSON value is a thread's evidence."""
+    if not isinstance(value, dict) or value.keys() != {field.name for field in fields(ThreadEvidence)}:
+        return False
+    return all(type(each) is int or (each is None and name == "network") for name, each in value.items())
 
 
 def as_json(seal: Seal, threads: list[ThreadEvidence]) -> dict[str, Any]:

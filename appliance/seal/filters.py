@@ -14,8 +14,10 @@ _NEVER = (
 )
 _BORROW = ("ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd")
 _FAST_OPEN = 0x20000000
-_TIOCSTI = 0x5412
+_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _TCP_ULP = 31
+_NEW_LISTENER = 1 << 3
+_IP_OPTIONS, _IPV6_ROUTING_HEADER = 4, 57
 _TYPE_FLAGS = (0, socket.SOCK_CLOEXEC, socket.SOCK_NONBLOCK, socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 _STREAMS = tuple(socket.SOCK_STREAM | flags for flags in _TYPE_FLAGS)
 _DATAGRAMS = tuple(socket.SOCK_DGRAM | flags for flags in _TYPE_FLAGS)
@@ -24,7 +26,14 @@ _DATAGRAMS = tuple(socket.SOCK_DGRAM | flags for flags in _TYPE_FLAGS)
 def _everyone() -> list[bytes]:
     return [
         *map(kernel.never, _NEVER),
-        kernel.unless("ioctl", {1: _TIOCSTI}),  # types commands into the terminal it was started from
+        # Types commands into the terminal it was started from, or pastes them there.
+        kernel.unless("ioctl", {1: _TIOCSTI}),
+        kernel.unless("ioctl", {1: _TIOCLINUX}),
+        # A filter's listener lets whoever holds it put a descriptor of his into the filtered process: an engine
+        # would get a caller's connection by it, which may not be sent.
+        kernel.without("seccomp", 1, _NEW_LISTENER),
+        # Only its own limits: another process of the same user would end by a lowered one.
+        kernel.only("prlimit64", {0: (0,)}),
     ]
 
 
@@ -42,6 +51,8 @@ def gateway() -> list[bytes]:
         # disconnected and led elsewhere: engines may connect, and the socket brings its own network along.
         kernel.never("sendmsg"),
         kernel.never("sendmmsg"),
+        # An option of IP says by which stations packets travel, and so where they really go.
+        kernel.only("setsockopt", {1: (socket.SOL_SOCKET, socket.IPPROTO_TCP)}),
         # The "smc" layer turns a TCP socket into one of a family that Landlock doesn't know.
         kernel.unless("setsockopt", {1: socket.IPPROTO_TCP, 2: _TCP_ULP}),
     ]
@@ -69,6 +80,8 @@ def dialler() -> list[bytes]:
         kernel.without("sendmsg", 2, _FAST_OPEN),
         kernel.without("sendmmsg", 3, _FAST_OPEN),
         kernel.unless("setsockopt", {1: socket.IPPROTO_TCP, 2: _TCP_ULP}),
+        kernel.unless("setsockopt", {1: socket.IPPROTO_IP, 2: _IP_OPTIONS}),
+        kernel.unless("setsockopt", {1: socket.IPPROTO_IPV6, 2: _IPV6_ROUTING_HEADER}),
     ]
 
 

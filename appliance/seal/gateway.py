@@ -70,7 +70,16 @@ def seal_gateway(
     apply("landlock tcp", landlock_tcp)
     apply("landlock scope", landlock_scope, optional=True)
     apply("seccomp", lambda: kernel.seccomp(filters.gateway()))
+    apply("still one thread", require_one_thread)  # one that was started meanwhile might lack a part
     return parts.seal()
+
+
+def listen_no_more() -> None:
+    """Refuse every thread to listen: else a caller's connection, disconnected, could open another door.
+
+    Call it when the servers run; they listen once more when they start. Raises OSError.
+    """
+    kernel.seccomp([kernel.never("listen")], every_thread=True)
 
 
 def _require_no_open_socket() -> None:

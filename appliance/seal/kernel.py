@@ -23,7 +23,6 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 
 PR_SET_PDEATHSIG = 1
-PR_SET_SECCOMP = 22
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
@@ -36,14 +35,16 @@ _X86 = {
     "ioctl": 16, "socket": 41, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50, "socketpair": 53,
     "setsockopt": 54, "ptrace": 101, "capget": 125, "capset": 126, "add_key": 248, "request_key": 249, "keyctl": 250,
     "sendmmsg": 307, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312,
+    "prlimit64": 302, "seccomp": 317,
 }  # fmt: skip
 _ARM = {
     "ioctl": 29, "capget": 90, "capset": 91, "ptrace": 117, "socket": 198, "socketpair": 199, "bind": 200,
     "listen": 201, "sendto": 206, "setsockopt": 208, "sendmsg": 211, "add_key": 217, "request_key": 218, "keyctl": 219,
     "sendmmsg": 269, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272,
+    "prlimit64": 261, "seccomp": 277,
 }  # fmt: skip
 _BOTH = {
-    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "pidfd_getfd": 438,
+    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "openat2": 437, "pidfd_getfd": 438,
     "mount_setattr": 442, "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
 }  # fmt: skip
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -115,6 +116,13 @@ def _set_mount(target: str, flags: int, *, set_bits: int, clear_bits: int) -> No
     _syscall("mount_setattr", _HERE, os.fsencode(target), flags, attributes, ctypes.c_size_t(32))
 
 
+def open_beneath(folder: int, path: str, flags: int, mode: int = 0) -> int:
+    """openat2(2): open `path` below the open `folder`, through no symbolic link anywhere (Linux 5.6)."""
+    beneath, no_symlinks = 0x08, 0x04
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, beneath | no_symlinks)
+    return _syscall("openat2", folder, os.fsencode(path), how, ctypes.c_size_t(len(how)))
+
+
 def capabilities() -> int:
     """The effective capabilities of this thread, one bit each."""
     header, sets = struct.pack("=Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
@@ -155,19 +163,25 @@ def landlock_version() -> int:
     return _syscall("landlock_create_ruleset", None, ctypes.c_size_t(0), 1)
 
 
-def landlock_deny(*, net: int, scoped: int, but_connect_to: Iterable[int] = ()) -> None:
+def landlock_deny(*, net: int = 0, scoped: int = 0, but_connect_to: Iterable[int] = ()) -> None:
     """Deny the rights `net` (LANDLOCK_*_TCP) and `scoped` to this thread and its children for good.
 
-    TCP ports in `but_connect_to` can still be connected to, at any address.
+    TCP ports in `but_connect_to` can still be connected to, at any address. Denied in any case: every mount, every
+    block device, and looking into a process that isn't under the same denial.
     """
-    net_port = 2
-    attributes = struct.pack("=QQQ", 0, net, scoped)
+    path_beneath, net_port = 1, 2
+    make_block, refer = 1 << 11, 1 << 13
+    attributes = struct.pack("=QQQ", make_block | refer, net, scoped)
     ruleset = _syscall("landlock_create_ruleset", attributes, ctypes.c_size_t(len(attributes)), 0)
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
     try:
+        # To move files from folder to folder. Unless each denial allows it, Landlock denies it unasked.
+        _syscall("landlock_add_rule", ruleset, path_beneath, struct.pack("=Qi", refer, root), 0)
         for port in but_connect_to:
             _syscall("landlock_add_rule", ruleset, net_port, struct.pack("=QQ", LANDLOCK_CONNECT_TCP, port), 0)
         _syscall("landlock_restrict_self", ruleset, 0)
     finally:
+        os.close(root)
         os.close(ruleset)
 
 
@@ -181,6 +195,10 @@ _REFUSE = struct.pack("=HBBI", _RETURN, 0, 0, 0x00050000 | errno.EPERM)
 
 def _step(code: int, k: int, true: int = 0, false: int = 0) -> bytes:
     return struct.pack("=HBBI", code, true, false, k)
+
+
+_NEXT = _step(_LOAD, 0)
+"""Back to the system call's number, for the rules that follow: any of them may refuse."""
 
 
 def _argument(index: int) -> bytes:
@@ -202,12 +220,12 @@ def only(call: str, allowed: dict[int, tuple[int, ...]]) -> bytes:
     for index, values in allowed.items():
         matches = [_step(_EQUAL, value, len(values) - at) for at, value in enumerate(values)]
         tests += [_argument(index), *matches, _REFUSE]
-    return _when(call, *tests, _ALLOW)
+    return _when(call, *tests, _NEXT)
 
 
 def without(call: str, index: int, bits: int) -> bytes:
     """Rule: `call` is refused when argument `index` has any of `bits`."""
-    return _when(call, _argument(index), _step(_ANY_BIT, bits, 0, 1), _REFUSE, _ALLOW)
+    return _when(call, _argument(index), _step(_ANY_BIT, bits, 0, 1), _REFUSE, _NEXT)
 
 
 def unless(call: str, where: dict[int, int]) -> bytes:
@@ -215,7 +233,7 @@ def unless(call: str, where: dict[int, int]) -> bytes:
     tests: list[bytes] = []
     for following, (index, value) in zip(reversed(range(len(where))), where.items(), strict=True):
         tests += [_argument(index), _step(_EQUAL, value, 0, 2 * following + 1)]
-    return _when(call, *tests, _REFUSE, _ALLOW)
+    return _when(call, *tests, _REFUSE, _NEXT)
 
 
 def assembled(rules: list[bytes]) -> bytes:
@@ -230,9 +248,15 @@ def assembled(rules: list[bytes]) -> bytes:
     return b"".join([*program, *rules, _ALLOW])
 
 
-def seccomp(rules: list[bytes]) -> None:
-    """Install a filter of `rules` over this thread and its children. Needs no_new_privs or CAP_SYS_ADMIN."""
+def seccomp(rules: list[bytes], *, every_thread: bool = False) -> None:
+    """Install a filter of `rules` over this thread and its children, or over every thread of this process.
+
+    Needs no_new_privs or CAP_SYS_ADMIN. Raises OSError also where a thread runs under other filters than this one.
+    """
+    mode_filter, synchronize = 1, 1
     code = assembled(rules)
     buffer = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("=H6xQ", len(code) // 8, ctypes.addressof(buffer))
-    prctl(PR_SET_SECCOMP, 2, ctypes.create_string_buffer(header, len(header)))
+    program = ctypes.create_string_buffer(header, len(header))
+    if _syscall("seccomp", mode_filter, synchronize if every_thread else 0, program):
+        raise OSError(errno.ESRCH, "a thread could not be brought under the filter")

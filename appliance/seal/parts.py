@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import socket
+import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,8 @@ _HOW = {
     "one thread": "call it before anything starts a thread (imports of native libraries may)",
     "no open socket": "call it before anything but a Unix or listening TCP socket is opened",
     "landlock tcp": "needs Linux 6.7 with `landlock` in the boot parameter lsm=; "
+    "Docker: a seccomp profile that admits landlock_* (Docker 20.10.13)",
+    "landlock domain": "needs Linux 5.19 with `landlock` in the boot parameter lsm=; "
     "Docker: a seccomp profile that admits landlock_* (Docker 20.10.13)",
     "landlock scope": "needs Linux 6.12",
     "seccomp": "needs CONFIG_SECCOMP_FILTER",
@@ -102,11 +107,29 @@ def landlock_tcp(connect_to: Iterable[int] = ()) -> None:
     if kernel.landlock_version() < 4:
         raise OSError(errno.ENOSYS, "Landlock has no TCP rules here")
     rights = kernel.LANDLOCK_BIND_TCP | kernel.LANDLOCK_CONNECT_TCP
-    kernel.landlock_deny(net=rights, scoped=0, but_connect_to=connect_to)
+    kernel.landlock_deny(net=rights, but_connect_to=connect_to)
+
+
+def landlock_domain() -> None:
+    """Never again mount, nor look into a process that isn't under this seal: not by a handle on it, either, such as
+    the one that a Unix socket gives to its other end (SO_PEERPIDFD)."""
+    if kernel.landlock_version() < 2:
+        raise OSError(errno.ENOSYS, "Landlock can't be had")
+    kernel.landlock_deny()
 
 
 def landlock_scope() -> None:
     """Never again reach an abstract Unix socket of, or signal, whoever isn't under this seal."""
     if kernel.landlock_version() < 6:
         raise OSError(errno.ENOSYS, "Landlock has no scopes here")
-    kernel.landlock_deny(net=0, scoped=kernel.LANDLOCK_ABSTRACT_UNIX | kernel.LANDLOCK_SIGNAL)
+    kernel.landlock_deny(scoped=kernel.LANDLOCK_ABSTRACT_UNIX | kernel.LANDLOCK_SIGNAL)
+
+
+def new_network() -> None:
+    """Enter an empty network namespace and bring its loopback up."""
+    kernel.unshare(kernel.CLONE_NEWNET)
+    get_flags, set_flags, up = 0x8913, 0x8914, 1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = fcntl.ioctl(control, get_flags, struct.pack("16sh14x", b"lo", 0))
+        (flags,) = struct.unpack_from("h", request, 16)
+        fcntl.ioctl(control, set_flags, struct.pack("16sh14x", b"lo", flags | up))

@@ -6,10 +6,11 @@ process gets a mount namespace in which only the system's own folders and what i
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from appliance.seal import kernel
@@ -50,11 +51,16 @@ def devices() -> list[Path]:
     return [node for node in [*(folder / name for name in DEVICES), *gpus] if node.is_char_device()]
 
 
-def hide(hidden: Iterable[Path], kept: Iterable[Path]) -> None:
-    """Cover the folders `hidden` with empty ones, in which the paths `kept` and the devices appear again."""
+def hide(hidden: Iterable[Path], kept: Iterable[Path] | Mapping[Path, int]) -> None:
+    """Cover the folders `hidden` with empty ones, in which the paths `kept` and the devices appear again.
+
+    As a mapping, `kept` gives an open descriptor of each path. Raises OSError where a path leads elsewhere by now.
+    """
     # Sorted: an outer folder is bound before one inside it, which it would cover.
     wanted = sorted({*kept, *devices()})
     handles = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in wanted]
+    if isinstance(kept, Mapping):  # those of another mount namespace can't be mounted, only compared with
+        _require_same(handles, kept)
     var_run = Path("/var/run")
     was_link = var_run.is_symlink()
     for folder in sorted(set(hidden) - set(wanted)):  # a bind of one that is covered brings the cover along
@@ -75,6 +81,12 @@ def hide(hidden: Iterable[Path], kept: Iterable[Path]) -> None:
     shared_memory = Path("/dev/shm")  # noqa: S108 - of one's own, in the folder that was just covered
     shared_memory.mkdir()
     shared_memory.chmod(0o1777)
+
+
+def _require_same(handles: Iterable[tuple[Path, int]], meant: Mapping[Path, int]) -> None:
+    for path, handle in handles:
+        if path in meant and not os.path.samestat(os.fstat(handle), os.fstat(meant[path])):
+            raise OSError(errno.ESTALE, "isn't what it was; start the appliance again", str(path))
 
 
 def cover(folders: Iterable[Path]) -> None:

@@ -84,6 +84,15 @@ def test_a_lent_key_ends_with_its_time_and_leaves_no_trace(tmp_path: Path, monke
     assert {file.name for file in tmp_path.iterdir()} == {"pepper"}
 
 
+@pytest.mark.parametrize("draft", ["pepper.new", "keys.new"])
+def test_a_link_in_the_place_of_a_draft_leads_nowhere(tmp_path: Path, draft: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / draft).symlink_to(victim)
+    Keys(tmp_path).create()
+    assert victim.read_text() == "precious"
+
+
 def test_a_crash_while_writing_leaves_the_old_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Keys(tmp_path)
     key = store.create()

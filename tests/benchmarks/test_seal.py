@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -136,9 +137,12 @@ def test_the_gateways_compared_differ_in_the_seal(
 
 async def test_the_engines_compared_differ_in_the_seal(short: Path) -> None:
     async def filters() -> tuple[str, bool]:
-        nursery, log = Nursery.start(), short / "log"
+        for name in ("logs", "run", "cache"):
+            (short / name).mkdir(exist_ok=True)
+        nursery, log = Nursery.start(short, short / "models", Path(sys.prefix)), short / "logs" / "e.log"
+        command = [sys.executable, "-c", "print(open('/proc/self/status').read())"]
         try:
-            process = await nursery.spawn(["/bin/cat", "/proc/self/status"], {}, log, [], [])
+            process = await nursery.spawn(command, {}, log, [], [])
             assert await process.wait() == 0
         finally:
             await nursery.close()

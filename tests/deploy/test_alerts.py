@@ -11,7 +11,12 @@ import pytest
 import yaml
 
 FOLDER = Path(__file__).parents[2] / "configs" / "prometheus"
-METRICS = {"up", "appliance_egress_holds", "appliance_egress_verified_timestamp_seconds"}
+METRICS = {
+    "up",
+    "appliance_egress_holds",
+    "appliance_egress_failures_total",
+    "appliance_egress_verified_timestamp_seconds",
+}
 
 
 def test_each_alert_says_where_what_and_how_bad() -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -115,6 +116,7 @@ def test_a_container_without_a_network_serves_through_a_shared_folder(house: Hou
     house.serve("chat", "tiny")
     door = house.folder / "door"
     house.settings |= {"state": str(house.folder / "state"), "listen": {"socket": str(door / "api.sock")}}
+    house.settings["egress"]["verify"]["every_seconds"] = 1
     house.write()
     for writable in (door, house.state):
         writable.mkdir(mode=0o750)
@@ -134,15 +136,16 @@ def test_a_container_without_a_network_serves_through_a_shared_folder(house: Hou
         )
     try:
 
-        def ready() -> bool:
+        def status() -> dict[str, Any]:
             assert running.poll() is None, output.read_text()
             try:
-                (status,) = ask(house.state, "GET", "/status")
+                return next(ask(house.state, "GET", "/status"))
             except NotRunning:
-                return False
-            return bool(status["models"]["chat"]["state"] == "ready")
+                return {}
 
-        until(ready, patience=60)
+        until(lambda: "chat" in (found := status().get("models", {})) and found["chat"]["state"] == "ready", 60)
+        proof = until(lambda: status()["egress"]["verify"]["last"] or False)
+        assert proof["failed"] == [], "the witness inside"
         assert (door / "api.sock").stat().st_mode & 0o777 == 0o660
         inspect = [*PODMAN, "inspect", "--format={{.State.Pid}}", name]
         pid = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()

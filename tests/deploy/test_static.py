@@ -294,6 +294,8 @@ def test_the_seccomp_profile_admits_what_the_seal_does_and_no_other_namespace() 
     assert admits("clone", 0x3D0F00)  # a thread
     for call in ("mount", "mount_setattr", "landlock_create_ruleset", "landlock_restrict_self", "seccomp", "prctl"):
         assert allowed(call), call
+    for call in ("kcmp", "pidfd_getfd", "pidfd_open"):
+        assert allowed(call), f"the witness looks at descriptors with {call}"
 
 
 def test_the_seccomp_profile_refuses_by_default_and_the_known_ways_out() -> None:
@@ -314,6 +316,7 @@ def test_the_unit_admits_what_the_seal_does_and_nothing_beside() -> None:
     assert set(settings["RestrictNamespaces"][0].split()) == set(NAMESPACES)
     calls = settings["SystemCallFilter"][0].split()
     assert {"@system-service", "unshare", "mount", "mount_setattr", "landlock_restrict_self"} <= set(calls)
+    assert "pidfd_getfd" in calls, "the witness asks sockets by it that a caller has reset; kcmp is in @system-service"
     assert "~@keyring" in settings["SystemCallFilter"][1]
     for covers_proc in ("ProtectKernelTunables", "ProtectKernelLogs", "ProtectHostname", "ProtectProc", "ProcSubset"):
         assert covers_proc not in settings, f"{covers_proc} can cost the engines a /proc of their own"

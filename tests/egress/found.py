@@ -9,6 +9,7 @@ from typing import Any
 from appliance.egress import report
 from appliance.egress.findings import Check, Destination, Findings, HostSocket, Mount, Network, Probe, Process, Socket
 from appliance.egress.judge import judge
+from appliance.egress.judge.attempts import ON_CONNECTIONS
 from appliance.egress.report import ATTEMPTS
 from appliance.seal.evidence import ThreadEvidence
 from appliance.seal.probes import INSIDE, SENDING
@@ -79,7 +80,7 @@ def trusted() -> list[Process]:
 def probes(place: str) -> list[Probe]:
     made = []
     for attempt in ATTEMPTS:
-        if place != "gateway" and (attempt.startswith("reused") or attempt == "smc"):
+        if place != "gateway" and attempt in ON_CONNECTIONS:
             continue
         outcome = "done" if place != "gateway" and attempt in INSIDE else "EPERM"
         if place != "gateway" and attempt in ("tcp4", "tcp6", "ctypes"):

@@ -17,7 +17,6 @@ from appliance.egress import processes, started
 from appliance.egress.findings import Process
 
 ROOT = Path(__file__).parents[2]
-PYTHON = [Path(sys.prefix), Path(sys.base_prefix)]
 PLACE = "engine chat"
 IDLE = "import signal; signal.pause()"
 
@@ -28,21 +27,21 @@ from appliance.engines.process import Nursery
 from appliance.seal import kernel, parts, view
 from appliance.seal.gateway import seal_gateway
 
-folder, before, after, engine, readable = json.loads(sys.argv[1])
+folder, before, after, engine = json.loads(sys.argv[1])
 folder = Path(folder)
 public = socket.create_server(("127.0.0.1", 0))
 control = socket.socket(socket.AF_UNIX)
 control.bind(str(folder / "state" / "control.sock"))
 control.listen()
-nursery = Nursery.start()
+nursery = Nursery.start(folder / "nest", folder / "models", Path(sys.prefix))
 exec(before)
 seal = seal_gateway(view.interpreter(), [folder / "state"], best_effort=bool(before))
 exec(after)
 
 async def main():
     kept = await nursery.spawn(
-        [sys.executable, "-c", engine, str(folder / "engine")], {}, folder / "log",
-        [Path(path) for path in readable], [folder / "engine"],
+        [sys.executable, "-c", engine, str(folder / "nest/run/e1")], {}, folder / "nest/logs/engine.log", [],
+        [folder / "nest/run/e1"],
     )
     print(json.dumps([nursery.pid, kept.pid, public.getsockname()[1]]), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
@@ -53,7 +52,7 @@ asyncio.run(main())
 
 
 class Little:
-    """Runs from `with` to its end. `folder` holds `state`, which the gateway sees, and `engine`, which both see."""
+    """Runs from `with` to its end. `folder` holds `state`, which the gateway sees; `engine` is what its engine sees."""
 
     def __init__(self, *, before: str = "", after: str = "", engine: str = IDLE) -> None:
         """`before` and `after` its seal the gateway runs some code; the engine gets its folder as an argument.
@@ -62,9 +61,10 @@ class Little:
         """
         self._made = tempfile.TemporaryDirectory(dir="/var/tmp")
         self.folder = Path(self._made.name)
-        for name in ("state", "engine"):
-            (self.folder / name).mkdir()
-        self._asked = json.dumps([str(self.folder), before, after, engine, [str(path) for path in PYTHON]])
+        self.engine = self.folder / "nest" / "run" / "e1"
+        for name in ("state", "nest/logs", "nest/cache", "nest/run/e1"):
+            (self.folder / name).mkdir(parents=True)
+        self._asked = json.dumps([str(self.folder), before, after, engine])
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(
@@ -96,11 +96,14 @@ class Little:
         return [process for process in self.look() if process.role == role]
 
 
-def enter(pid: int, *kinds: str) -> None:
-    """Have this process, which has one thread, live in another's namespaces, the user's too where it has its own."""
+def enter(pid: int, *kinds: str, thread: bool = False) -> None:
+    """Have this process, which has one thread, live in another's namespaces, the user's too where it has its own.
+
+    Or this `thread` alone, in the network.
+    """
     flags = {"net": 0x40000000, "user": 0x10000000}
     wanted = {"net", *kinds}
-    if Path("/proc/self/ns/user").stat().st_ino != Path(f"/proc/{pid}/ns/user").stat().st_ino:
+    if not thread and Path("/proc/self/ns/user").stat().st_ino != Path(f"/proc/{pid}/ns/user").stat().st_ino:
         wanted.add("user")
     if ctypes.CDLL(None, use_errno=True).setns(os.pidfd_open(pid), sum(flags[kind] for kind in wanted)):
         raise OSError(ctypes.get_errno(), "setns")
@@ -108,8 +111,14 @@ def enter(pid: int, *kinds: str) -> None:
 
 def beside(pid: int, code: str) -> subprocess.Popen[str]:
     """A process that runs `code` in the network of process `pid`, and says a line when it is there."""
-    start = f"from tests.egress.little import enter; enter({pid}); print('there', flush=True); {code}"
-    process = subprocess.Popen([sys.executable, "-c", start], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    return started_by(f"from tests.egress.little import enter; enter({pid}); print('there', flush=True); {code}")
+
+
+def started_by(code: str, *descriptors: int) -> subprocess.Popen[str]:
+    """A process that runs `code`, in which it says that it is `there`."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True, pass_fds=descriptors
+    )
     assert process.stdout
     assert process.stdout.readline() == "there\n"
     return process

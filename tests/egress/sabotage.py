@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import appliance
-from appliance import app
+from appliance import app, probing
 from appliance.engines import keeper, nursery, process
 from appliance.seal import engine, filters, gateway, kernel, view
 
@@ -83,8 +83,24 @@ def a_process_beside() -> None:
     before_the_seal(lambda: KEPT.append(subprocess.Popen(["sleep", "3600"], stdin=subprocess.DEVNULL)))
 
 
+def a_process_that_hides() -> None:
+    """Its parent has ended. It ends with the gateway, which alone has the pipe that it reads."""
+
+    def act() -> None:
+        reading, writing = os.pipe()
+        KEPT.append(writing)
+        subprocess.run(["sh", "-c", f"cat <&{reading} &"], pass_fds=[reading], check=True)
+        os.close(reading)
+
+    before_the_seal(act)
+
+
+def an_engine_by_another_name() -> None:
+    put(probing, "_place", lambda name: "gateway")
+
+
 def no_seccomp() -> None:
-    put(kernel, "seccomp", lambda rules: None)
+    put(kernel, "seccomp", lambda rules, every_thread=False: None)
 
 
 def no_landlock() -> None:
@@ -109,7 +125,7 @@ def rules_that_let_an_engine_do_all() -> None:
 
 
 def a_network_with_a_way_out() -> None:
-    put(engine, "_new_network", lambda: None)
+    put(engine, "new_network", lambda: None)
 
 
 def capabilities() -> None:
@@ -140,6 +156,8 @@ IN_THE_GATEWAY: dict[str, Callable[[], None]] = {
     "an extra socket": a_udp_socket,
     "a connection elsewhere": a_connection_elsewhere,
     "a process beside the seal": a_process_beside,
+    "a process whose parent has ended": a_process_that_hides,
+    "an engine that is called the gateway": an_engine_by_another_name,
     "no filter on system calls": no_seccomp,
     "no landlock": no_landlock,
     "a host daemon's socket": a_daemon_of_the_host,

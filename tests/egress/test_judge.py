@@ -13,6 +13,7 @@ import pytest
 
 from appliance.egress.canary import Canary
 from appliance.egress.findings import (
+    WAITING,
     Check,
     Destination,
     Findings,
@@ -55,7 +56,7 @@ def spaces(start: int, **changed: int) -> dict[str, int]:
 GATEWAY = process(100, "gateway", "gateway", spaces(11, pid=3), DOOR, CALLER, INNER)
 ENGINE = process(130, "engine", "engine chat", spaces(21), OWN, INNER)
 KEEPER = process(120, "trusted", "keeper of engine chat", HOST | {"net": 21, "ipc": 24})
-NURSERY = process(110, "trusted", "nursery", HOST)
+NURSERY = replace(process(110, "trusted", "nursery", HOST), threads=[thread(110, 1, seccomp=0, filters=0)])
 OUTLET = process(140, "outlet", "outlet", spaces(31, pid=3), FAR)
 OTHER = process(150, "engine", "engine other", spaces(41))
 
@@ -160,7 +161,9 @@ def test_a_sound_appliance_holds_in_every_check() -> None:
 
 
 LEAD, LATER = thread(100, 11), thread(101, 11)
-DIALLER = process(160, "trusted", "dialler", HOST)
+DIALLER = process(160, "trusted", "dialler", HOST | {"mnt": 52, "ipc": 54})
+WITNESS = process(170, "trusted", "witness", HOST)
+AT_WORK = process(172, "trusted", WAITING, HOST)
 SOUND_TOO: dict[str, Change] = {
     "an outlet and its connection": with_outlet,
     "another engine": lambda found: replace(
@@ -202,7 +205,13 @@ SOUND_TOO: dict[str, Change] = {
     "a dialler's new socket, of which no more can be told": with_process(
         replace(DIALLER, sockets=[Socket(3, 30, "tcp", None, "unconnected", "", "")])
     ),
-    "a witness at work": with_process(process(170, "trusted", "witness", HOST, replace(FAR, family="udp"))),
+    "a witness with the journal's socket": with_process(replace(WITNESS, sockets=[replace(INNER, descriptor=2)])),
+    "a witness that waits for the administrator's verification": with_process(
+        WITNESS, replace(AT_WORK, sockets=[replace(INNER, descriptor=9), replace(FAR, remote="10.0.0.2:53")])
+    ),
+    "a folder on a server that can only be read": lambda found: replace(
+        found, remote=[Mount("engine chat", "/srv/models", "a nfs4 file system")]
+    ),
     "a probe of ours": with_process(process(171, "prober", "witness", HOST, replace(FAR, family="unknown"))),
     "a service that the config names": lambda found: replace(
         found, host_sockets=[HostSocket("gateway", "/srv/llm.sock", "llm (7)", configured=True)]
@@ -364,6 +373,52 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "a dialler that listens": (
         with_process(replace(DIALLER, sockets=[replace(DOOR, local="0.0.0.0:53")])), "sockets", "none that it may have",
     ),
+    "a dialler without a filter": (
+        with_process(replace(DIALLER, threads=[thread(160, 1, filters=0)])),
+        "threads", "dialler, process 160 (python), thread 160: runs under 0 of 1 system call filters",
+    ),
+    "a dialler with capabilities": (
+        with_process(replace(DIALLER, threads=[thread(160, 1, capabilities=1)])), "threads", "has the capabilities 0x1",
+    ),
+    "a dialler that may gain privileges": (
+        with_process(replace(DIALLER, threads=[thread(160, 1, no_new_privileges=0)])), "threads", "may gain privileges",
+    ),
+    "a dialler under the layer's filters only": (
+        also(
+            with_process(replace(DIALLER, threads=[thread(160, 1, filters=1)])),
+            with_process(replace(NURSERY, threads=[thread(110, 1, filters=1)])),
+        ),
+        "threads", "dialler, process 160 (python), thread 160: runs under 1 of 2 system call filters",
+    ),
+    "a dialler that sees the host's files": (
+        with_process(replace(DIALLER, namespaces=HOST | {"ipc": 54})),
+        "namespaces", "dialler, process 160 (python): shares its mnt namespace with the host",
+    ),
+    "a dialler among the host's messages": (
+        with_process(replace(DIALLER, namespaces=HOST | {"mnt": 52})), "namespaces", "its ipc namespace with the host",
+    ),
+    "a witness with a connection": (
+        with_process(replace(WITNESS, sockets=[FAR])), "sockets", "witness, process 170 (python), descriptor 12",
+    ),
+    "a witness with a service's socket": (
+        with_process(replace(WITNESS, sockets=[INNER])), "sockets", "is one, and it has none",
+    ),
+    "a child of the witness's with a connection": (
+        with_process(replace(AT_WORK, sockets=[FAR])), "sockets", "witness at work, process 172 (python)",
+    ),
+    "a socket that waits in another's queue": (
+        with_process(replace(GATEWAY, sockets=[DOOR, replace(INNER, waiting=1)])),
+        "sockets", "gateway, process 100 (python), descriptor 7: 1 open file that nobody can look at",
+    ),
+    "somebody else at the door": (
+        lambda found: replace(found, sharers=["nc (812)"]), "sockets", "nc (812), which is not the appliance's",
+    ),
+    "a stranger's socket in an engine's network": (
+        lambda found: replace(
+            found, networks=[found.networks[0], Network(21, "engine chat", {"lo": 0}, [], ["nc (812)"])]
+        ),
+        "networks", "engine chat: nc (812) holds a socket of its network",
+    ),
     "a nursery with a connection": (
         with_process(replace(NURSERY, sockets=[FAR])), "sockets", "nursery, process 110 (python), descriptor 12",
     ),
@@ -453,10 +508,11 @@ def test_what_is_wrong_fails_the_check_that_is_about_it(what: str) -> None:
 def test_every_attempt_that_there_is_is_asked_for() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder, Canary() as canary:
         canary.hand_out(Path(folder, "accepted"))
+        canary.stand_beside(Path(folder, "beside"))
         known = attempts(canary.order | {"interpreter": sys.executable}).keys()
     assert known | {FOREIGN} == EVERYWHERE | ON_CONNECTIONS | {FOREIGN}
 
 
 def test_what_can_be_had_by_nobody_is_said() -> None:
     found = SOUND_TOO["an ordinary user's host"](SOUND)
-    assert named(judge(found), "probes").seen.endswith("not to be had on this host by anyone: packet, raw")
+    assert named(judge(found), "probes").seen.endswith("refused to whoever verifies, too: packet, raw")

@@ -127,6 +127,13 @@ def test_a_word_added_to_a_line_is_named(chain: Path) -> None:
     assert Ledger(chain).check()[0] == "report 5: its line in ledger.jsonl holds more than was signed"
 
 
+@pytest.mark.parametrize("spelt", [str.upper, " {}".format])
+def test_a_signature_spelt_in_another_way_is_named(chain: Path, spelt: Callable[[str], str]) -> None:
+    stored = json.loads(file(chain, 5).read_bytes())
+    file(chain, 5).write_bytes(canonical(stored | {"signature": spelt(stored["signature"])}) + b"\n")
+    assert check_file(file(chain, 5)) == ["000005.json was changed since it was signed"]
+
+
 def test_a_line_in_a_reports_place_is_no_report(chain: Path) -> None:
     file(chain, 5).write_bytes(lines(chain)[4])
     assert check_file(file(chain, 5)) == ["000005.json was changed since its hash was taken"]
@@ -251,7 +258,11 @@ def test_a_line_forged_with_a_key_of_ones_own_is_named(chain: Path, tmp_path: Pa
 def test_without_its_key_it_goes_on_with_a_new_one_and_says_so_for_ever(chain: Path, content: bytes | None) -> None:
     old = Ledger(chain).append(report(20)).fingerprint
     (chain / "key.pem").unlink() if content is None else (chain / "key.pem").write_bytes(content)
+    (violation,) = Ledger(chain).standing().violations
+    assert violation.startswith(f"the key {old} in key.pem, that signed until report 11, is not there")
     entry = Ledger(chain).append(report(21))
+    assert not entry.holds, "this very report, and not the next one only"
+    assert Ledger(chain).read()["holds"] is False
     assert entry.fingerprint != old
     assert entry.broken == [f"key.pem was not the key {old} that had signed until report 11"]
     assert entry.kept
@@ -356,6 +367,62 @@ def test_a_verification_looks_at_the_newest_reports_only(tmp_path: Path) -> None
     assert "the next report begins a new chain" in violation
 
 
+def test_after_a_change_of_key_it_holds_again_when_fifty_reports_have_followed(tmp_path: Path) -> None:
+    Ledger(tmp_path).append(report())
+    (tmp_path / "key.pem").unlink()
+    for minute in range(100):
+        entry = Ledger(tmp_path).append(report(minute % 60))
+        if Ledger(tmp_path).standing().holds:
+            break
+    assert 45 <= entry.number <= 70
+    assert Ledger(tmp_path).check() != [], "a check of all of it tells for ever"
+
+
+def test_another_key_in_place_is_named_at_once(chain: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    Ledger(tmp_path / "other").append(report())
+    shutil.copy(tmp_path / "other" / "key.pem", chain / "key.pem")
+    (violation,) = Ledger(chain).standing().violations
+    assert "that signed until report 10, is another" in violation
+    assert not Ledger(chain).append(report()).holds
+
+
+def emptied(folder: Path) -> None:
+    for path in [*folder.glob("*.*"), *folder.glob("reports/*")]:
+        path.unlink()
+
+
+def rolled_back(folder: Path) -> None:
+    cut_off(folder)
+    (folder / "head.json").write_bytes(lines(folder)[-1])
+
+
+def rolled_back_and_on(folder: Path) -> None:
+    rolled_back(folder)
+    for minute in range(30, 40):
+        Ledger(folder).append(report(minute))
+
+
+@pytest.mark.parametrize("tamper", [emptied, rolled_back, rolled_back_and_on])
+def test_a_chain_put_back_is_seen_by_who_knows_its_end(chain: Path, tamper: Callable[[Path], None]) -> None:
+    last = json.loads(lines(chain)[-1])
+    known = last["number"], last["sha256"]
+    assert Ledger(chain).standing(known=known).holds
+    tamper(chain)
+    assert Ledger(chain).standing().holds, "the folder alone can't show it"
+    (violation,) = Ledger(chain).standing(known=known).violations
+    assert violation.startswith("report 10 was entered since the appliance started, and now ")
+
+
+def test_what_is_known_may_be_older_than_what_is_looked_at(tmp_path: Path) -> None:
+    book = Ledger(tmp_path)
+    first = book.append(report())
+    for minute in range(1, 40):
+        book.append(report(minute))
+    assert book.standing(5, known=(1, first.sha256)).holds
+    assert not book.standing(5, known=(1, "0" * 64)).holds
+
+
 def test_moved_away_as_told_the_chain_begins_anew_with_the_same_key(chain: Path) -> None:
     cut_out(chain)
     assert not Ledger(chain).standing().holds
@@ -366,6 +433,8 @@ def test_moved_away_as_told_the_chain_begins_anew_with_the_same_key(chain: Path)
     key = (chain / "key.pub").read_bytes()
     entry = Ledger(chain).append(report())
     assert (entry.number, entry.broken, (chain / "key.pub").read_bytes()) == (1, [], key)
+    (note,) = Ledger(chain).read(1)["healed"]
+    assert note.startswith("a chain begins here with a key that was there before")
     assert Ledger(chain).standing().holds
 
 

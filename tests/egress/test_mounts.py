@@ -47,8 +47,16 @@ STRANGE = {
         "8:2 /@home /home/x rw - btrfs a rw", ("/home/x", "this host's /@home of a btrfs file system"),
     ),
     "a folder on a server that can be written to": (
-        "0:30 / /srv/models rw - nfs4 a rw", ("/srv/models", "of a nfs4 server, and can be written to"),
+        "0:30 / /srv/models rw - nfs4 a rw",
+        ("/srv/models", "a nfs4 file system, which may lead off this host, and can be written to"),
     ),
+    **{
+        f"a folder of {kind} that can be written to": (
+            f"0:30 / /srv/models rw - {kind} a rw",
+            ("/srv/models", f"a {kind} file system, which may lead off this host, and can be written to"),
+        )
+        for kind in ("9p", "virtiofs", "fuse", "fuse.sshfs", "glusterfs", "beegfs", "gpfs", "vboxsf", "ocfs2", "lustre")
+    },
     "a file system of its own": ("0:77 / /mnt rw - ext4 a rw", ("/mnt", "a ext4 file system that this host lacks")),
 }  # fmt: skip
 

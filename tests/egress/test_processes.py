@@ -16,7 +16,7 @@ from appliance.egress.findings import Process, Role
 from appliance.egress.processes import Running
 from appliance.egress.started import Known
 from appliance.seal.evidence import ThreadEvidence
-from tests.egress.little import PLACE, Little, beside
+from tests.egress.little import PLACE, Little, beside, started_by
 from tests.fakes.house import until
 
 HOST = processes.namespaces()
@@ -30,11 +30,11 @@ def threads(filters: int) -> list[ThreadEvidence]:
 
 def named(parents: Mapping[int, int], *, filters: Mapping[int, int], ticks: int = TICKS) -> dict[int, tuple[Role, str]]:
     table = {pid: Running(parent, ticks, "") for pid, parent in parents.items()}
-    return processes.roles(1, {20: PLACE}, TRUSTED, table, {pid: threads(filters.get(pid, 0)) for pid in parents})
+    return processes.roles(1, {20: PLACE}, TRUSTED, table, {pid: threads(filters.get(pid, 0)) for pid in parents}, 40)
 
 
 def test_each_process_is_named_by_what_started_it() -> None:
-    tree = {1: 0, 2: 1, 3: 1, 4: 1, 5: 1, 6: 5, 20: 2, 30: 3, 40: 4, 200: 20, 201: 200}
+    tree = {1: 0, 2: 1, 3: 1, 4: 1, 5: 1, 6: 5, 20: 2, 30: 3, 40: 4, 41: 4, 42: 40, 200: 20, 201: 200}
     assert named(tree, filters={}) == {
         1: ("gateway", "gateway"),
         2: ("trusted", "nursery"),
@@ -45,6 +45,8 @@ def test_each_process_is_named_by_what_started_it() -> None:
         20: ("trusted", "keeper of engine chat"),
         30: ("outlet", "outlet"),
         40: ("prober", "witness"),
+        41: ("trusted", "witness at work"),
+        42: ("prober", "witness"),
         200: ("engine", PLACE),
         201: ("engine", PLACE),
     }
@@ -135,6 +137,27 @@ def test_a_process_that_entered_an_engines_network_is_a_stray() -> None:
         try:
             (stray,) = little.of("stray")
             assert stray.pid == intruder.pid
+        finally:
+            intruder.kill()
+
+
+IN_A_THREAD = """
+import threading
+from tests.egress.little import enter
+def inside():
+    enter({}, thread=True)
+    {}
+    print("there", flush=True)
+    threading.Event().wait()
+threading.Thread(target=inside).start()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has a thread enter a network by itself")
+def test_a_process_of_which_one_thread_entered_an_engines_network_is_a_stray() -> None:
+    with Little() as little, started_by(IN_A_THREAD.format(little.keeper, "pass")) as intruder:
+        try:
+            assert [stray.pid for stray in little.of("stray")] == [intruder.pid]
         finally:
             intruder.kill()
 

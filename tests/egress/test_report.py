@@ -17,6 +17,7 @@ import pytest
 
 from appliance.egress import page, report
 from appliance.egress.findings import Check
+from appliance.egress.judge.attempts import FOREIGN, ON_CONNECTIONS
 from appliance.egress.ledger import Ledger
 from appliance.egress.signing import canonical
 from appliance.seal import probes
@@ -41,7 +42,7 @@ def test_it_holds_all_findings_and_has_canonical_bytes(made: dict[str, Any]) -> 
     assert made["format"] == "appliance-egress-report/1"
     assert made["time"] == "2026-11-22T10:05:00Z"
     counted = [len(made["findings"][name]) for name in ("processes", "networks", "probes")]
-    assert counted[1:] == [3, len(report.ATTEMPTS) * 3 - 2 * 5]
+    assert counted[1:] == [3, len(report.ATTEMPTS) * 3 - 2 * len(ON_CONNECTIONS)]
     assert sum(len(process["threads"]) for process in made["findings"]["processes"]) >= 60
     assert sum(len(process["sockets"]) for process in made["findings"]["processes"]) >= 40
 
@@ -77,8 +78,8 @@ def test_whoever_is_trusted_is_named_with_the_reason_and_the_processes() -> None
 def test_every_attempt_is_told_in_plain_words() -> None:
     nowhere = ["127.0.0.1", 9]
     order: dict[str, Any] = dict.fromkeys(("tcp4", "tcp6", "udp4", "udp6"), nowhere)
-    known = probes.attempts(order | {"interpreter": "x"}).keys() | set(probes.REUSES) | probes.SENDING | probes.INSIDE
-    assert known - report.ATTEMPTS.keys() == set()
+    known = probes.attempts(order | {"interpreter": "x", "neighbour": "x"}).keys() | ON_CONNECTIONS
+    assert known | {FOREIGN} == report.ATTEMPTS.keys()
     in_docs = {name for row in re.findall(r"^\| (`.*?) \|", PAGE, re.MULTILINE) for name in re.findall("`(.*?)`", row)}
     assert report.ATTEMPTS.keys() - in_docs == set()
 
@@ -246,6 +247,7 @@ def test_what_was_wrong_with_the_chain_is_shown(tmp_path: Path) -> None:
     (tmp_path / "head.json").unlink()
     made = signed(found.built(*found.holding()), tmp_path)
     assert "! the chain of reports: head.json was missing" in report.text(made)
+    assert report.text(made).startswith("✗ NOT PROVEN: 1 thing is wrong.")
     assert "head.json was missing" in page.html(made)
 
 

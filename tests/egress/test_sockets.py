@@ -18,8 +18,9 @@ import pytest
 
 from appliance.egress import mounts, sockets
 from appliance.egress.findings import HostSocket, Mount, Socket
+from appliance.seal import kernel
 from appliance.seal.evidence import evidence
-from tests.egress.little import PLACE, ROOT, Little, daemon
+from tests.egress.little import PLACE, ROOT, Little, daemon, started_by
 from tests.fakes.house import until
 
 HOST = Path("/proc/self/ns/net").stat().st_ino
@@ -201,7 +202,7 @@ signal.pause()
 def test_a_socket_that_was_handed_to_an_engine_is_seen_to_be_the_hosts() -> None:
     with Little(engine=TAKES) as little, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.bind(("127.0.0.1", 0))
-        door = little.folder / "engine" / "door"
+        door = little.engine / "door"
         with socket.socket(socket.AF_UNIX) as caller:
             until(lambda: door.exists() and caller.connect_ex(str(door)) == 0)
             socket.send_fds(caller, [b"."], [udp.fileno()])
@@ -316,6 +317,166 @@ def test_a_device_that_the_seal_does_not_show_is_found() -> None:
         assert left.source in ("the device /dev/ptmx", "the device /dev/pts/ptmx")
 
 
+def test_a_file_that_only_a_descriptor_leads_to_is_found(services: Path) -> None:
+    """As where a link in the state folder was followed before the seal."""
+    kept = f"kept = open({str(services.parent / 'victim')!r}, 'a')"
+    with Little(before=kept) as little:
+        (left,) = mounts.unexpected(little.look(), [])
+        assert left.place == "gateway"
+        assert left.source == f"the file {services.parent / 'victim'}, open for writing, which it may not write to"
+
+
+def test_so_is_one_that_is_shown_but_read_only() -> None:
+    with Little(before="kept = open(folder / 'nest' / 'logs' / 'appliance.log', 'a')") as little:
+        (left,) = mounts.unexpected(little.look(), [])
+        assert left.source.startswith(f"the file {little.folder / 'nest' / 'logs' / 'appliance.log'}, open for writing")
+
+
+FILES = """
+import tempfile
+kept = [open(folder / "state" / "appliance.log", "a"), tempfile.TemporaryFile()]
+kept += [open("/etc/passwd"), open(os.dup(1), "a")]
+"""
+
+
+def test_files_that_it_may_write_to_or_nobody_finds_or_that_it_only_reads_are_not(tmp_path: Path) -> None:
+    with Little(before=FILES) as little:
+        assert mounts.unexpected(little.look(), []) == []
+
+
+WRITES = "import os, signal, sys; kept = open(sys.argv[1] + '/x', 'w'), open('/tmp/x', 'w'); signal.pause()"
+
+
+def test_nor_are_the_log_of_an_engine_and_its_own_files() -> None:
+    with Little(engine=WRITES) as little:
+        until((little.engine / "x").exists)
+        assert mounts.unexpected(little.look(), []) == []
+
+
+HELD = {
+    "a ring of io_uring": (
+        "import ctypes; kept = ctypes.CDLL(None).syscall(425, 4, ctypes.create_string_buffer(120)); assert kept > 0",
+        "anon_inode:[io_uring], which it never needs",
+    ),
+    "a network": ("kept = os.open('/proc/self/ns/net', os.O_RDONLY)", "net:["),
+    "another's memory": ("kept = os.open(f'/proc/{nursery.pid}/mem', os.O_RDONLY)", "the memory of process "),
+    "another process": ("kept = os.pidfd_open(os.getppid())", f"a hold on process {os.getpid()}, "),
+    "a file in memory": ("kept = os.memfd_create('x')", "/memfd:x (deleted), which it never needs"),
+    "a named pipe": (
+        "os.mkfifo(folder / 'pipe'); kept = os.open(folder / 'pipe', os.O_RDWR)", "the named pipe ",
+    ),
+    "an event of userfaultfd": (
+        "import ctypes, platform\n"
+        "number = {'x86_64': 323, 'aarch64': 282}[platform.machine()]\n"
+        "kept = ctypes.CDLL(None).syscall(number, 1)\nassert kept > 0",
+        "anon_inode:[userfaultfd], which it never needs",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HELD)
+def test_what_else_was_left_open_is_found(what: str) -> None:
+    code, expected = HELD[what]
+    with Little(before=code) as little:
+        found = mounts.unexpected(little.look(), [])
+        assert {each.place for each in found} == {"gateway"}
+        assert any(each.source.startswith(expected) for each in found), found
+
+
+def test_what_only_another_thread_holds_is_found() -> None:
+    before = (
+        "there = threading.Event()\n"
+        "def hold():\n"
+        "    import ctypes\n"
+        "    ctypes.CDLL(None).unshare(0x400)\n"
+        "    os.closerange(3, 100)\n"  # else the nursery would never see its channel end
+        "    os.memfd_create('x')\n"
+        "    there.set()\n"
+        "    threading.Event().wait()\n"
+        "threading.Thread(target=hold, daemon=True).start()\n"
+        "there.wait()"
+    )
+    with Little(before=before) as little:
+        assert [each.source for each in mounts.unexpected(little.look(), [])] == [
+            "/memfd:x (deleted), which it never needs"
+        ]
+
+
+def test_a_serial_line_is_no_terminal() -> None:
+    output = os.fstat(1)
+    assert not mounts._may_have(output, "/dev/ttyS0", "/proc/thread-self")
+    assert not mounts._may_have(Path("/dev/zero").stat(), "/dev/tty0", "/proc/thread-self")
+    assert mounts._may_have(output, "/dev/pts/3", "/proc/thread-self")
+
+
+def test_what_a_sound_gateway_holds_is_not_odd() -> None:
+    code = (
+        "import select, signal\n"
+        "kept = [os.eventfd(0), select.epoll(), os.pipe(), os.pidfd_open(nursery.pid), os.pidfd_open(os.getpid()),\n"
+        "        open(folder / 'state' / 'log', 'w'), socket.socketpair()]"
+    )
+    with Little(before=code) as little:
+        assert mounts.unexpected(little.look(), []) == []
+
+
+def test_a_socket_that_waits_in_a_queue_is_counted() -> None:
+    code = (
+        "one, other = socket.socketpair()\n"
+        "udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "socket.send_fds(one, [b'.'], [udp.fileno()])\n"
+        "udp.close()"
+    )
+    with Little(before=code) as little:
+        (gateway,) = little.of("gateway")
+        assert sorted(each.waiting for each in gateway.sockets)[-2:] == [0, 1]
+
+
+def test_who_else_holds_the_public_listener_is_told() -> None:
+    with Little() as little:
+        seen = little.look()
+        assert sockets.sharers(seen) == []
+        (gateway,) = (process for process in seen if process.role == "gateway")
+        (door,) = (each for each in gateway.sockets if each.family == "tcp")
+        taken = kernel.take_descriptor(gateway.pid, door.descriptor)
+        code = "print('there', flush=True); import signal; signal.pause()"
+        with started_by(code, taken) as other:
+            try:
+                os.close(taken)
+                comm = Path(f"/proc/{other.pid}/comm").read_text().strip()
+                assert sockets.sharers(seen) == [f"{comm} ({other.pid})"]
+            finally:
+                other.kill()
+
+
+LISTENS = """
+import threading, socket
+from tests.egress.little import enter
+def inside():
+    enter({}, thread=True)
+    kept.append(socket.create_server(("127.0.0.1", 4444)))
+kept = []
+thread = threading.Thread(target=inside)
+thread.start()
+thread.join()
+print("there", flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has a thread enter a network by itself")
+def test_a_socket_of_a_stranger_in_an_engines_network_is_found() -> None:
+    with Little(engine=OPENS) as little:
+        seen = until(lambda: (got := little.look()) and any(p.sockets for p in got if p.role == "engine") and got)
+        assert [network.strangers for network in sockets.networks(seen)] == [[], []]
+        with started_by(LISTENS.format(little.keeper)) as other:
+            try:
+                comm = Path(f"/proc/{other.pid}/comm").read_text().strip()
+                found = {network.place: network.strangers for network in sockets.networks(little.look())}
+                assert found == {"gateway": [], PLACE: [f"{comm} ({other.pid})"]}
+            finally:
+                other.kill()
+
+
 def test_a_service_in_a_folder_that_the_gateway_sees_is_found_and_may_be_configured() -> None:
     with Little() as little, daemon(little.folder / "state" / "service"):
         path = str(little.folder / "state" / "service")
@@ -341,9 +502,9 @@ def test_a_datagram_service_is_found() -> None:
 
 
 def test_what_the_gateway_listens_on_is_foreign_to_an_engine() -> None:
-    before = "door = socket.socket(socket.AF_UNIX); door.bind(str(folder / 'engine' / 'door')); door.listen()"
+    before = "door = socket.socket(socket.AF_UNIX); door.bind(str(folder / 'nest/run/e1/door')); door.listen()"
     with Little(before=before) as little:
-        door = str(little.folder / "engine" / "door")
+        door = str(little.engine / "door")
         assert [(each.place, each.path) for each in reached(little)] == [(PLACE, door)]
 
 

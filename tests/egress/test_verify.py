@@ -26,6 +26,8 @@ FOUND_BY = {
     "an extra socket": "sockets",
     "a connection elsewhere": "sockets",
     "a process beside the seal": "threads",
+    "a process whose parent has ended": "threads",
+    "an engine that is called the gateway": "trouble",
     "no filter on system calls": "threads",
     "no landlock": "probes",
     "a host daemon's socket": "host_sockets",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -119,6 +120,20 @@ def test_a_verification_that_can_not_be_finished_counts_as_failed(house: House, 
     (house.state / "egress" / "started.json").write_text("{")
     until(lambda: holds(running) is False)
     assert "verification" in running.status()["egress"]["verify"]["last"]["failed"][0]
+
+
+def test_a_chain_that_is_taken_away_while_it_runs_counts_as_failed_from_then_on(house: House, start: Start) -> None:
+    furnish(house, "stop")
+    running = start(house).ready()
+    egress = house.state / "egress"
+    until(lambda: holds(running) and (running.status()["egress"]["verify"]["last"]["number"] >= 2))
+    for name in ("ledger.jsonl", "head.json", "reports"):
+        (egress / name).rename(house.folder / name)
+    until(lambda: running.status()["egress"]["verify"]["last"]["failed"] == ["ledger"])
+    until(lambda: len((egress / "ledger.jsonl").read_bytes().splitlines()) >= 3)
+    first, *_, last = map(json.loads, (egress / "ledger.jsonl").read_bytes().splitlines())
+    assert (first["number"], first["holds"], last["holds"]) == (1, False, False)
+    assert running.status()["egress"]["verify"]["refuses"] == "failed (ledger)"
 
 
 def test_an_appliance_that_lost_its_witness_ends(house: House, start: Start) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -310,8 +311,10 @@ async def test_what_it_tells_of_itself(bench: Bench) -> None:
     }  # fmt: skip
 
 
-async def test_whoever_waits_for_the_nurserys_end_is_told() -> None:
-    nursery = RealNursery.start()
+async def test_whoever_waits_for_the_nurserys_end_is_told(tmp_path: Path) -> None:
+    for name in ("logs", "run", "cache"):
+        (tmp_path / name).mkdir()
+    nursery = RealNursery.start(tmp_path, tmp_path / "models", Path(sys.prefix))
     ended = asyncio.create_task(nursery.ended())
     done, _ = await asyncio.wait([ended], timeout=0.05)
     assert not done

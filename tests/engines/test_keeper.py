@@ -51,19 +51,17 @@ from appliance.engines.process import Nursery
 from appliance.seal import kernel, view
 from appliance.seal.gateway import seal_gateway
 
-run, level, folder, command, readable = json.loads(sys.argv[1])
+run, level, folder, command = json.loads(sys.argv[1])
+folder = Path(folder)
 if level == "best-effort":  # a kernel that grants no namespace, as in Docker by default
     kernel._X86["unshare"], kernel._ARM["unshare"] = 272, 97
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     kernel.seccomp([kernel.never("unshare")])
-nursery = Nursery.start(level)
-seal_gateway([*view.interpreter(), Path(folder)], best_effort=level == "best-effort")
+nursery = Nursery.start(folder, folder / "models", Path(sys.prefix), level)
+seal_gateway([*view.interpreter(), folder], best_effort=level == "best-effort")
 
 async def main():
-    folder_path = Path(folder)
-    engine = await nursery.spawn(
-        command, {}, folder_path / "log", [Path(p) for p in readable], [folder_path], seal=level
-    )
+    engine = await nursery.spawn(command, {}, folder / "logs" / "e.log", [], [folder / "run" / "e1"], seal=level)
     print(json.dumps([nursery.pid, engine.pid, engine.seal.holds, engine.seal.missing]), flush=True)
     print(await engine.wait(), flush=True)
     await nursery.close()
@@ -77,11 +75,11 @@ class House:
 
     def __init__(self, folder: Path, level: str, run: str = "asyncio") -> None:
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(folder / "tree"))
+        tree = str(folder / "run" / "e1" / "tree")
+        self._listener.bind(tree)
         self._listener.listen()
         self._listener.settimeout(PATIENCE)
-        command = [sys.executable, "-c", TREE, str(folder / "tree")]
-        asked = json.dumps([run, level, str(folder), command, [str(path) for path in PYTHON]])
+        asked = json.dumps([run, level, str(folder), [sys.executable, "-c", TREE, tree]])
         self.process = subprocess.Popen(
             [sys.executable, "-c", APPLIANCE, asked], cwd=ROOT, stdout=subprocess.PIPE, text=True
         )
@@ -118,7 +116,10 @@ class House:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
+    """A state folder, with the folder of an engine's start in it."""
     with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        for name in ("logs", "cache", "run/e1"):
+            Path(made, name).mkdir(parents=True)
         yield Path(made)
 
 
@@ -160,7 +161,7 @@ def test_no_sigkill_leaves_a_process_of_the_engine(folder: Path, victims: str) -
 @pytest.mark.parametrize("victims", [name for name in VICTIMS if "nursery and" not in name])
 def test_without_namespaces_it_takes_nursery_and_keeper_at_once_to_leave_one(folder: Path, victims: str) -> None:
     with house(folder, "best-effort") as running:
-        assert running.holds == ["no new privileges", "capabilities dropped", "seccomp"]
+        assert not any("namespace" in part for part in running.holds)
         assert any("process namespace" in line and "user namespaces" in line for line in running.missing)
         kill(*VICTIMS[victims](running))
         assert running.all_gone()
@@ -185,7 +186,7 @@ def test_a_sealed_appliance_hears_of_a_killed_keeper_when_all_of_the_engine_is_g
 
 def test_a_required_seal_that_the_kernel_refuses_says_which_why_and_how(folder: Path) -> None:
     refused = APPLIANCE.replace('level == "best-effort"', "True").replace("seal_gateway()\n", "\n", 1)
-    asked = json.dumps(["asyncio", "required", str(folder), ["/bin/true"], []])
+    asked = json.dumps(["asyncio", "required", str(folder), [sys.executable]])
     done = subprocess.run([sys.executable, "-c", refused, asked], cwd=ROOT, capture_output=True, text=True, check=False)
     last = done.stderr.strip().splitlines()[-1]
     assert "SealUnavailable: the seal lacks" in last
@@ -194,16 +195,16 @@ def test_a_required_seal_that_the_kernel_refuses_says_which_why_and_how(folder: 
 
 
 @pytest.fixture
-async def nursery() -> AsyncIterator[Nursery]:
-    made = Nursery.start()
+async def nursery(folder: Path) -> AsyncIterator[Nursery]:
+    made = Nursery.start(folder, folder / "models", Path(sys.prefix))
     yield made
     await made.close()
 
 
 async def run(nursery: Nursery, folder: Path, code: str, *, grace: float = 10.0) -> tuple[int, str]:
-    log = folder / "log"
+    log = folder / "logs" / "e.log"
     command = [sys.executable, "-c", code]
-    engine = await nursery.spawn(command, {"LANG": "C"}, log, PYTHON, [folder], grace=grace)
+    engine = await nursery.spawn(command, {"LANG": "C"}, log, [], [folder / "run" / "e1"], grace=grace)
     return await asyncio.wait_for(engine.wait(), PATIENCE), log.read_text()
 
 
@@ -221,7 +222,7 @@ async def test_the_engines_exit_status_is_passed_on(nursery: Nursery, folder: Pa
 
 
 async def test_output_and_environment_are_the_engines_own(nursery: Nursery, folder: Path) -> None:
-    (folder / "log").write_text("before\n")
+    (folder / "logs" / "e.log").write_text("before\n")
     code = "import os, sys; print('out', flush=True); print('err', file=sys.stderr); print(sorted(os.environ))"
     _, log = await run(nursery, folder, code)
     assert log.splitlines()[:3] == ["before", "out", "err"]
@@ -231,11 +232,11 @@ async def test_output_and_environment_are_the_engines_own(nursery: Nursery, fold
 
 async def test_the_environment_of_an_engine_is_not_that_of_its_keeper(nursery: Nursery, folder: Path) -> None:
     """Else LD_PRELOAD would run in the keeper, before the seal."""
-    ready = folder / "ready"
+    ready = folder / "run" / "e1" / "ready"
     os.mkfifo(ready)
     code = f"import os; open({str(ready)!r}, 'w').write(os.environ['LD_PRELOAD']); open({str(ready)!r}).read()"
     engine = await nursery.spawn(
-        [sys.executable, "-c", code], {"LD_PRELOAD": "libnone.so"}, folder / "log", PYTHON, [folder]
+        [sys.executable, "-c", code], {"LD_PRELOAD": "libnone.so"}, folder / "logs" / "e.log", [], [ready.parent]
     )
     assert await asyncio.to_thread(ready.read_text) == "libnone.so"
     environ = Path(f"/proc/{engine.pid}/environ")
@@ -255,11 +256,11 @@ while True:
 
 async def started(nursery: Nursery, folder: Path, handler: str, grace: float) -> tuple[int, float]:
     """Exit status of an engine with that handler, and the seconds from SIGTERM to its end."""
-    ready = folder / "ready"
+    ready = folder / "run" / "e1" / "ready"
     os.mkfifo(ready)
     code = WAITS.format(handler=handler, ready=str(ready))
     command = [sys.executable, "-c", code]
-    engine = await nursery.spawn(command, {}, folder / "log", PYTHON, [folder], grace=grace)
+    engine = await nursery.spawn(command, {}, folder / "logs" / "e.log", [], [ready.parent], grace=grace)
     await asyncio.to_thread(ready.read_text)
     engine.terminate()
     begun = asyncio.get_running_loop().time()
@@ -281,7 +282,9 @@ async def test_an_engine_that_ignores_sigterm_is_killed_after_the_grace(nursery:
 
 async def test_several_engines_at_once(nursery: Nursery, folder: Path) -> None:
     command = [sys.executable, "-c", "import time; time.sleep(1000)"]
-    engines = await asyncio.gather(*(nursery.spawn(command, {}, folder / f"{n}.log", PYTHON, []) for n in range(3)))
+    engines = await asyncio.gather(
+        *(nursery.spawn(command, {}, folder / "logs" / f"{n}.log", [], []) for n in range(3))
+    )
     assert len({engine.pid for engine in engines}) == 3
     engines[0].kill()
     assert await asyncio.wait_for(engines[0].wait(), PATIENCE) == 137
@@ -295,23 +298,21 @@ async def test_several_engines_at_once(nursery: Nursery, folder: Path) -> None:
 
 async def test_a_nursery_starts_nothing_under_less_than_its_seal(nursery: Nursery, folder: Path) -> None:
     with pytest.raises(SealUnavailable, match="nothing without the whole seal"):
-        await nursery.spawn([sys.executable], {}, folder / "log", PYTHON, [], seal="best-effort")
+        await nursery.spawn([sys.executable], {}, folder / "logs" / "e.log", [], [], seal="best-effort")
 
 
-async def test_a_missing_program_or_path_fails_at_once(nursery: Nursery, folder: Path) -> None:
+async def test_a_missing_program_fails_at_once(nursery: Nursery, folder: Path) -> None:
     with pytest.raises(EngineFailed, match="no such program"):
-        await nursery.spawn([str(folder / "none")], {}, folder / "log", [], [])
-    with pytest.raises(SealUnavailable, match="has to exist"):
-        await nursery.spawn([sys.executable], {}, folder / "log", [folder / "none"], [])
+        await nursery.spawn([str(folder / "none")], {}, folder / "logs" / "e.log", [], [])
 
 
 async def test_without_a_nursery_spawn_says_to_restart(nursery: Nursery, folder: Path) -> None:
     command = [sys.executable, "-c", "import time; time.sleep(1000)"]
-    engine = await nursery.spawn(command, {}, folder / "log", PYTHON, [])
+    engine = await nursery.spawn(command, {}, folder / "logs" / "e.log", [], [])
     os.kill(nursery.pid, signal.SIGKILL)
     assert await asyncio.wait_for(engine.wait(), PATIENCE) == 137
     with pytest.raises(EngineFailed, match="restart the appliance"):
-        await nursery.spawn(command, {}, folder / "log", PYTHON, [])
+        await nursery.spawn(command, {}, folder / "logs" / "e.log", [], [])
 
 
 def test_a_command_that_cannot_run_shows_as_127_and_in_the_log(folder: Path) -> None:

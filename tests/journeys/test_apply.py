@@ -195,7 +195,11 @@ BAD: list[tuple[str, Change, str]] = [
         lambda house, _: house.settings["models"].__setitem__("far", {"endpoint": "http://127.0.0.1:9"}),
         "restart it to add or change an endpoint",
     ),
-    ("another environment without vLLM", _set("engines", environment="nowhere"), "isn't there"),
+    (
+        "another environment",
+        _set("engines", environment="elsewhere"),
+        "engines.environment: changes only with a restart",
+    ),
 ]
 
 

@@ -26,7 +26,8 @@ PROBES = [sys.executable, "-m", "appliance.seal.probes"]
 
 @pytest.fixture
 def canary() -> Iterator[Canary]:
-    with Canary() as made:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder, Canary() as made:
+        made.stand_beside(Path(folder) / "beside")
         yield made
 
 
@@ -34,10 +35,11 @@ Run = Callable[[list[str]], dict[str, Any]]
 
 
 @pytest.fixture
-def in_engine_seal(tmp_path: Path) -> Run:
+def in_engine_seal(tmp_path: Path, canary: Canary) -> Run:
     def run(command: list[str]) -> dict[str, Any]:
         log = tmp_path / "engine.log"
-        options = [f"--log={log}", *(f"--readable={path}" for path in PYTHON)]
+        seen = [*PYTHON, Path(canary.order["neighbour"]).parent]
+        options = [f"--log={log}", *(f"--readable={path}" for path in seen)]
         keeper = program("engines.keeper", *options, "--", *command)
         told = subprocess.run(keeper, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
         assert told.returncode == 0, (told.stdout, log.read_text())
@@ -129,6 +131,26 @@ def test_the_engine_sees_and_writes_only_what_it_was_promised(tmp_path: Path) ->
     assert log.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_engine_moves_files_between_folders_but_mounts_nothing(tmp_path: Path) -> None:
+    """Compilers fill their caches by such moves, and Landlock denies them unless asked not to."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "file").write_text("moved")
+    code = (
+        "import ctypes, os, sys\n"
+        "os.rename(sys.argv[1] + '/a/file', sys.argv[1] + '/b/file')\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "assert libc.unshare(0x10020000) == 0, 'user and mount namespaces of its own give nothing'\n"
+        "print(libc.mount(b'none', b'/tmp', b'tmpfs', 0, None), ctypes.get_errno())"
+    )
+    log = tmp_path / "log"
+    options = [f"--log={log}", *(f"--readable={path}" for path in PYTHON), f"--writable={tmp_path}"]
+    command = program("engines.keeper", *options, "--", sys.executable, "-c", code, str(tmp_path))
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+    assert log.read_text() == "-1 1\n"
+    assert (tmp_path / "b" / "file").read_text() == "moved"
+
+
 def test_the_engine_sees_no_folder_at_the_root_but_the_systems_own(tmp_path: Path) -> None:
     checkout = Path(__file__).parents[2]
     code = "import json, os, sys; print(json.dumps([os.path.exists(path) for path in sys.argv[1:]]))"
@@ -146,27 +168,37 @@ import asyncio, json, os, socket, sys, uvloop
 from pathlib import Path
 from appliance.seal import probes, view
 from appliance.seal.evidence import evidence
-from appliance.seal.gateway import seal_gateway
+from appliance.seal.gateway import listen_no_more, seal_gateway
 
 order, sealed = json.loads(sys.argv[1]), sys.argv[2] == "sealed"
 listener = socket.create_server(("127.0.0.1", 0))
 print(listener.getsockname()[1], flush=True)
-seen = [*view.interpreter(), Path(order["accepted"]).parent]
+seen = [*view.interpreter(), Path(order["accepted"]).parent, Path(order["neighbour"]).parent]
 seal = seal_gateway(seen) if sealed else None
 caller, _ = listener.accept()
 caller.sendall(b"accepted")
 
+async def loop_works():
+    server = await asyncio.start_server(lambda r, w: w.close(), sock=listener.dup())
+    server.close()
+    process = await asyncio.create_subprocess_exec("true")
+    return await asyncio.to_thread(lambda: 1) + await process.wait()
+
+loops = [asyncio.run(loop_works()), uvloop.run(loop_works())]
+if sealed:
+    listen_no_more()
+
 def uvloop_connect():
     async def connect():
         _, writer = await asyncio.open_connection(*order["tcp4"])
-        writer.write(b"uvloop")
+        writer.write(f"uvloop {order['nonce']}".encode())
         writer.close()
         await writer.wait_closed()
     uvloop.run(connect())
 
 def unix_pair():
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    near.sendto(b"unix pair", order["unix datagram"])
+    near.sendto(f"unix pair {order['nonce']}".encode(), order["unix datagram"])
 
 tried = probes.attempts(order | {"interpreter": sys.executable}) | {
     "uvloop": uvloop_connect,
@@ -179,13 +211,6 @@ tried = probes.attempts(order | {"interpreter": sys.executable}) | {
 }
 outcome = probes.run(tried)
 
-async def loop_works():
-    server = await asyncio.start_server(lambda r, w: w.close(), sock=listener.dup())
-    server.close()
-    process = await asyncio.create_subprocess_exec("true")
-    return await asyncio.to_thread(lambda: 1) + await process.wait()
-
-loops = [asyncio.run(loop_works()), uvloop.run(loop_works())]
 print(json.dumps({"outcome": outcome, "loops": loops, "missing": seal.missing if seal else [],
     "evidence": [[t.seccomp, t.filters, t.no_new_privileges, t.capabilities] for t in evidence()]}))
 """
@@ -218,7 +243,7 @@ def test_out_of_the_gateway_seal_nothing_reaches_the_canary(canary: Canary) -> N
     # it isn't hidden paths alone that keep one end of a pair from sending elsewhere
     assert result["outcome"]["unix pair"] == "EPERM"
     assert result["loops"] == [1, 1]
-    assert all(thread == [2, 1, 1, 0] for thread in result["evidence"])
+    assert all(thread == [2, 2, 1, 0] for thread in result["evidence"])
 
 
 REFUSALS = {

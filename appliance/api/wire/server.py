@@ -28,6 +28,7 @@ class WireServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, limits: WireLimits, certificate: Certificate | None) -> None:
         super().__init__(config)
         self.limits = limits
+        self.listening = asyncio.Event()
         self._certificate = certificate
         self._lingering: set[WireProtocol] = set()
         self._swept_at = math.inf
@@ -70,6 +71,7 @@ class WireServer(uvicorn.Server):
             self.servers.append(await listen(connection, sock=sock, backlog=self.config.backlog, **tls))
         self._swept_at = loop.time()
         self.started = True
+        self.listening.set()
 
     async def on_tick(self, counter: int) -> bool:
         """Every 0.1 s: now and then ends what is late and looks for a new certificate."""

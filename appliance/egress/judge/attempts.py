@@ -9,10 +9,20 @@ from appliance.egress.judge.words import RESTART, TELL_MAKERS, Wrong, check, cou
 from appliance.seal.probes import INSIDE, NEEDS_ROOT, OPENINGS, REUSES, SENDING
 
 EVERYWHERE = SENDING.union(
-    OPENINGS, ("io_uring", "request_key", "bind", "handing on a socket", "borrowing a descriptor")
+    OPENINGS,
+    (
+        "io_uring",
+        "request_key",
+        "bind",
+        "handing on a socket",
+        "borrowing a descriptor",
+        "taking in a socket",
+        "borrowing from the other end",
+        "limiting another process",
+    ),
 ).difference(REUSES)
 """Attempts that each place is probed with."""
-ON_CONNECTIONS = frozenset({*REUSES, "smc"})
+ON_CONNECTIONS = frozenset({*REUSES, "smc", "listening anew", "another route"})
 """Those that begin with a caller's connection, which an engine never holds."""
 FOREIGN = "foreign architecture"
 """One that only x86-64 has."""
@@ -28,7 +38,9 @@ _FORBIDDEN = frozenset({"EPERM", "EACCES"})
 _KEPT_FROM_ALL = {
     **dict.fromkeys(NEEDS_ROOT, _FORBIDDEN),
     # switched off by a sysctl, by Yama, or by the filter of the container around it all
-    **dict.fromkeys(("io_uring", "borrowing a descriptor", "request_key", "vsock"), _FORBIDDEN),
+    **dict.fromkeys(
+        ("io_uring", "borrowing a descriptor", "borrowing from the other end", "request_key", "vsock"), _FORBIDDEN
+    ),
     **dict.fromkeys(("tcp6", "udp6"), frozenset({"EADDRNOTAVAIL", "ENETUNREACH"})),
     # a filter of systemd's kills for it, and so does a kernel that was built without that table
     FOREIGN: _KILLED | _FORBIDDEN,
@@ -46,7 +58,7 @@ def probes(findings: Findings) -> Check:
         f"{sum(probe.arrived for probe in findings.probes)} arrived; {done} of them work without a seal"
     )
     if absent:
-        seen += f"; not to be had on this host by anyone: {', '.join(absent)}"
+        seen += f"; refused to whoever verifies, too: {', '.join(absent)}"
 
     def wrong() -> Wrong:
         for probe in findings.probes:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections import Counter
 
 from appliance.egress.findings import Check, Findings, Process
-from appliance.egress.judge.words import RESTART, Wrong, check, count, engines, is_engine, is_keeper, sealed, who
+from appliance.egress.judge.words import (
+    RESTART,
+    Wrong,
+    check,
+    count,
+    engines,
+    is_dialler,
+    is_engine,
+    is_keeper,
+    sealed,
+    who,
+)
 from appliance.seal.evidence import ThreadEvidence
 
 _APART = ("net", "ipc", "mnt")
@@ -65,9 +76,13 @@ def threads(findings: Findings) -> Check:
 
     def wrong() -> Wrong:
         for process in confined:
-            least = max(1, _filters_of(process.place, confined))
+            least = max(_inherited(findings) + 1, _filters_of(process.place, confined))
             for thread in process.threads:
                 if lacks := _lacks(thread, least):
+                    yield f"{who(process)}, thread {thread.thread}: {', '.join(lacks)}; {RESTART}"
+        for process in filter(is_dialler, findings.processes):
+            for thread in process.threads:
+                if lacks := _lacks(thread, _inherited(findings) + 1):
                     yield f"{who(process)}, thread {thread.thread}: {', '.join(lacks)}; {RESTART}"
         for process in filter(is_keeper, findings.processes):
             for thread in process.threads:
@@ -75,6 +90,12 @@ def threads(findings: Findings) -> Check:
                     yield f"{who(process)}, thread {thread.thread}: {_powers(thread)}; {RESTART}"
 
     return check("threads", "Every thread of a sealed process is confined for good", seen, wrong())
+
+
+def _inherited(findings: Findings) -> int:
+    """How many filters are a service manager's or a container's: those under which what starts engines runs, too."""
+    of = [thread.filters for each in findings.processes if each.place == "nursery" for thread in each.threads]
+    return max(of, default=0)
 
 
 def _filters_of(place: str, confined: list[Process]) -> int:
@@ -112,8 +133,8 @@ def namespaces(findings: Findings) -> Check:
                 homes[kind, findings.host_namespaces[kind]] = "the host"
             else:
                 yield f"the host's own {kind} namespace may not be read; verify as root"
-        for process in confined:
-            for kind in (*_APART, "pid") if process.role == "engine" else _APART:
+        for process in [*confined, *filter(is_dialler, findings.processes)]:
+            for kind in _kinds(process):
                 inode = process.namespaces.get(kind)
                 if inode is None:
                     yield f"{who(process)}: its {kind} namespace may not be read; verify as root"
@@ -124,6 +145,13 @@ def namespaces(findings: Findings) -> Check:
                     yield f"{who(process)}, thread {thread.thread}: is not in the network of its process; {RESTART}"
 
     return check("namespaces", "Sealed processes live apart from the host and from each other", seen, wrong())
+
+
+def _kinds(process: Process) -> tuple[str, ...]:
+    """The kinds of namespaces that a process's place has to itself; the dialler connects from the host's network."""
+    if is_dialler(process):
+        return tuple(kind for kind in _APART if kind != "net")
+    return (*_APART, "pid") if process.role == "engine" else _APART
 
 
 def networks(findings: Findings) -> Check:
@@ -146,6 +174,8 @@ def networks(findings: Findings) -> Check:
                     yield f"{network.place}: its network has the interface {interface} ({sent} bytes sent); {RESTART}"
                 elif sent and not is_engine(network.place):
                     yield f"{network.place}: {sent} bytes were sent on a loopback that is never used; {RESTART}"
+            for stranger in network.strangers:
+                yield f"{network.place}: {stranger} holds a socket of its network, and is not of it; {RESTART}"
             for route in network.routes:
                 yield f"{network.place}: its network has a route out ({route}); {RESTART}"
 

@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter
 from collections.abc import Collection
 
-from appliance.egress.findings import KEEPER, Check, Destination, Findings, Process, Socket
+from appliance.egress.findings import KEEPER, SEALED, WAITING, Check, Destination, Findings, Process, Socket
 from appliance.egress.judge.words import RESTART, Wrong, check, count, who
 
 _TCP, _UDP = ("tcp", "tcp6"), ("udp", "udp6")
@@ -14,6 +14,7 @@ _MET = ("established", "closing", "unconnected")
 """States of a connection that was made once; unconnected is one that its peer has reset."""
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104 - read, not bound
 _DNS_PORT = 53
+_STANDARD = (0, 1, 2)
 
 
 def sockets(findings: Findings) -> Check:
@@ -28,6 +29,13 @@ def sockets(findings: Findings) -> Check:
             for each in process.sockets:
                 if objection := _objection(findings, process, each):
                     yield f"{who(process)}, descriptor {each.descriptor}: {_said(each)} {objection}; {RESTART}"
+                if each.waiting and process.role in SEALED:
+                    yield (
+                        f"{who(process)}, descriptor {each.descriptor}: {count(each.waiting, 'open file')} that nobody "
+                        f"can look at, sent to it and not yet taken; {RESTART}"
+                    )
+        for sharer in findings.sharers:
+            yield f"{sharer}, which is not the appliance's, holds a socket on which callers come; {RESTART}"
 
     return check("sockets", "No process holds a socket that could send elsewhere", seen, wrong())
 
@@ -63,8 +71,11 @@ def _of_engine(findings: Findings, process: Process, each: Socket) -> str | None
 
 
 def _of_trusted(findings: Findings, place: str, each: Socket) -> str | None:
-    if place == "witness":
-        return None
+    if place == "witness":  # its output may be the journal's socket
+        return None if each.family == "unix" and each.descriptor in _STANDARD else "is one, and it has none"
+    if place == WAITING:
+        asks = each.family == "netlink" or (each.family in (*_TCP, *_UDP) and _split(each.remote)[1] == _DNS_PORT)
+        return None if asks or each.family == "unix" else "is none that it may have"
     if place.startswith(KEEPER):
         return "is one, and keepers have none"
     if each.family == "unix":

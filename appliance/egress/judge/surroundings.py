@@ -28,6 +28,9 @@ def mounts(findings: Findings) -> Check:
     """Sealed processes see nothing of the host's files under a name that the seal doesn't give."""
     places = {process.place for process in sealed(findings)}
     seen = f"{count(len(findings.mounts), 'unexpected mount')} in {count(len(places), 'place')}"
+    if findings.remote:
+        listed = sorted({f"{each.path} ({each.source})" for each in findings.remote})
+        seen += f"; only read, and perhaps from another host: {', '.join(listed)}"
     wrong = (f"{each.place}: {each.path} is {each.source}; {RESTART}" for each in findings.mounts)
     return check("mounts", "Sealed processes see no part of this host that they shouldn't", seen, wrong)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from appliance.egress.findings import KEEPER, SEALED, Check, Findings, Process
+from appliance.egress.findings import DIALLER, KEEPER, SEALED, Check, Findings, Process
 
 RESTART = "stop the appliance, keep this report, and find out what did it before you start it again"
 TELL_MAKERS = "this is a fault of the appliance; keep this report and tell its makers"
@@ -38,6 +38,11 @@ def sealed(findings: Findings) -> list[Process]:
 def is_engine(place: str) -> bool:
     """Whether a place is an engine's."""
     return place.startswith("engine ")
+
+
+def is_dialler(process: Process) -> bool:
+    """Whether a process looks up names and connects for the outlet, under a seal of its own."""
+    return process.role == "trusted" and process.place == DIALLER
 
 
 def is_keeper(process: Process) -> bool:
