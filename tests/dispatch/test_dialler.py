@@ -15,9 +15,8 @@ from appliance.dispatch.dialler import AT_ONCE, ORDER, Destination, look_up
 from appliance.seal.evidence import evidence
 from tests.fakes.network import Outside
 from tests.fakes.orders import destination, dialler
+from tests.fakes.people import PEOPLE
 
-SOMEBODY = 1000
-PEOPLE = {"as whoever runs this": None} | ({"as an ordinary user": SOMEBODY} if os.geteuid() == 0 else {})
 PYTHON = shutil.which("python3", path=os.defpath) or ""
 """A Python that every user can read."""
 
@@ -130,7 +129,7 @@ def test_an_address_is_of_the_house_or_outside_or_nothing_to_connect_to(address:
                 look_up(wanted)
 
 
-@pytest.fixture(scope="module", params=PEOPLE.values(), ids=PEOPLE)
+@pytest.fixture(scope="module", params=PEOPLE)
 def outside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     with Outside(tmp_path_factory.mktemp("street"), user=request.param) as outside:
         yield outside

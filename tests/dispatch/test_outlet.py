@@ -32,6 +32,7 @@ from appliance.seal.evidence import evidence
 from tests.fakes.certificates import Authority
 from tests.fakes.endpoint import Endpoint, endpoint
 from tests.fakes.house import ROOT, until
+from tests.fakes.people import as_somebody
 
 REQUEST = b'POST /v1/chat/completions HTTP/1.1\r\nhost: far\r\ncontent-length: 13\r\n\r\n{"model":"m"}'
 
@@ -302,7 +303,7 @@ pair.close()
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user; all others are one already")
+@as_somebody
 def test_an_ordinary_user_has_the_same_seals(folder: Path, far: Endpoint) -> None:
     os.chown(folder, 1000, 1000)
     python = shutil.which("python3", path=os.defpath) or ""  # one that every user can read

@@ -17,15 +17,10 @@ from typing import Any
 import pytest
 
 from appliance.engines.process import Nursery
+from tests.fakes.people import EVERYBODYS, PEOPLE
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0
-SOMEBODY = 1000
-EVERYBODYS = shutil.which(f"python3.{sys.version_info.minor}", path=os.defpath)
-"""A Python that every user may run."""
-PEOPLE = {"as whoever runs this": None} | (
-    {"as an ordinary user": SOMEBODY} if os.geteuid() == 0 and EVERYBODYS else {}
-)
 SAYS = "import os, sys; [open(path + '/new', 'w') for path in sys.argv[2:]]; print(os.listdir(sys.argv[1]))"
 
 Said = list[dict[str, Any]]
@@ -63,7 +58,7 @@ class World:
         return answers
 
 
-@pytest.fixture(params=PEOPLE.values(), ids=list(PEOPLE))
+@pytest.fixture(params=PEOPLE)
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         Path(folder).chmod(0o755)

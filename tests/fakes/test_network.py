@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.network import Outside, Packet
+from tests.fakes.people import PEOPLE
 from tests.fakes.street import ADDRESSES, PCAP_HEADER
 
 FOUR, SIX, NAME = "8.8.8.8", "2001:4860:4860::8888", "telemetry.example"
-SOMEBODY = 1000
-PEOPLE = {"as whoever runs this": None} | ({"as an ordinary user": SOMEBODY} if os.geteuid() == 0 else {})
 PYTHON = shutil.which("python3", path=os.defpath) or ""
 """A Python that every user can read."""
 
 
-@pytest.fixture(scope="module", params=PEOPLE.values(), ids=list(PEOPLE))
+@pytest.fixture(scope="module", params=PEOPLE)
 def outside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
     with Outside(tmp_path_factory.mktemp("street"), user=request.param) as outside:
         yield outside
