@@ -15,12 +15,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from appliance import control
 from appliance.config import Config
+from appliance.egress.assurance import Verdict
 from appliance.egress.verify import Verification, verify
 from appliance.errors import ApplianceError
 
@@ -119,11 +121,7 @@ def run(state: Path, known: tuple[int, str] | None = None) -> Verification:
         return control.ask(state, method, path, body, patience=_LONGEST)
 
     verification = verify(state, ask, known)
-    verdict = verification.verdict
-    _tell(state, {
-        "number": verdict.number, "time": verdict.time, "timestamp": verdict.timestamp,
-        "holds": verdict.holds, "failed": list(verdict.failed), "sha256": verdict.sha256,
-    })  # fmt: skip
+    _tell(state, verification.verdict)
     return verification
 
 
@@ -134,18 +132,17 @@ def _say(text: str) -> None:
 def _give_up(state: Path, why: str) -> None:
     _say(f"no verification: {why}")
     now = datetime.now(UTC)
-    failed = [f"verification: {why}"]
+    failed = (f"verification: {why}",)
     try:
-        _tell(state, {
-            "number": 0, "time": now.isoformat(timespec="seconds"), "timestamp": now.timestamp(), "holds": False,
-            "failed": failed, "sha256": "",
-        })  # fmt: skip
+        _tell(
+            state, Verdict(0, now.isoformat(timespec="seconds"), now.timestamp(), holds=False, failed=failed, sha256="")
+        )
     except ApplianceError as error:
         _say(f"the appliance can't be told: {error}")
 
 
-def _tell(state: Path, verdict: dict[str, Any]) -> None:
-    for _ in control.ask(state, "POST", "/egress/verdict", verdict, patience=_LONGEST):
+def _tell(state: Path, verdict: Verdict) -> None:
+    for _ in control.ask(state, "POST", "/egress/verdict", asdict(verdict), patience=_LONGEST):
         pass
 
 

@@ -32,11 +32,10 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import appliance
 from appliance.dispatch.dialler import Destination
 from appliance.dispatch.way import Dials, Route, Way, refusal
 from appliance.errors import SealUnavailable
-from appliance.seal import probes
+from appliance.seal import probes, view
 from appliance.seal.evidence import as_json, evidence
 from appliance.seal.gateway import listen_no_more, seal_gateway
 from appliance.seal.parts import Seal
@@ -158,9 +157,8 @@ def main(arguments: list[str]) -> int:
     routes = [Route(Destination(**route.pop("destination")), **route) for route in told["routes"]]
     # authorities are read now: under the seal their files are out of sight
     contexts = [ssl.create_default_context(cafile=each.ca) if each.destination.tls else None for each in routes]
-    program = [Path(sys.prefix), Path(sys.base_prefix), Path(appliance.__file__).parent]
     try:
-        seal = seal_gateway([*program, Path(told["folder"])], best_effort=told["best_effort"])
+        seal = seal_gateway([*view.interpreter(), Path(told["folder"])], best_effort=told["best_effort"])
     except SealUnavailable as error:
         _tell({"error": f"outlet: {error}"})
         return 1

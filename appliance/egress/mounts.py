@@ -16,7 +16,7 @@ from pathlib import Path
 
 from appliance.egress.findings import DIALLER, SEALED, Mount, Process
 from appliance.seal import kernel, view
-from appliance.seal.evidence import running_threads
+from appliance.seal.evidence import running, running_threads
 
 _SELF = "/proc/thread-self"
 WHOLE = frozenset(("/dev", "/dev/shm", "/home", "/root", "/run", "/tmp", "/var", "/var/run", "/var/tmp"))  # noqa: S108
@@ -306,12 +306,12 @@ def _descends(pid: int, family: Set[int]) -> bool:
     """Whether a process is one of `family`, has been started by one since, or has ended."""
     while pid not in family:
         try:
-            state, parent, *_ = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(") ", 1)[1].split()
+            process = running(pid)
         except (FileNotFoundError, ProcessLookupError):
             return True
-        if state in "ZX":
+        if process.ended:
             return True
-        if (pid := int(parent)) <= 1:
+        if (pid := process.parent) <= 1:
             return False
     return True
 

@@ -9,27 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.egress import sockets
 from appliance.egress.findings import KEEPER, SEALED, WAITING, Process, Role
 from appliance.egress.started import Known
-from appliance.seal.evidence import ThreadEvidence, process_ids, running_threads
+from appliance.seal.evidence import Running, ThreadEvidence, process_ids, running, running_threads
 
 KINDS = ("net", "mnt", "pid", "ipc", "user")
 _PROC = Path("/proc")
 _LONGEST_COMMAND = 200
 _TRIES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """One line of the kernel's process table."""
-
-    parent: int
-    started: int
-    name: str
 
 
 def look(gateway: int, places: Mapping[int, str], trusted: Mapping[int, Known], trouble: list[str]) -> list[Process]:
@@ -82,13 +72,13 @@ def roles(
     Pure; a parent comes before its children in `table`.
     """
     named: dict[int, tuple[Role, str]] = {}
-    for pid, running in table.items():
-        parent = running.parent
+    for pid, process in table.items():
+        parent = process.parent
         known = trusted.get(pid)
         match named.get(parent):
             case _ if pid == gateway:
                 named[pid] = ("gateway", "gateway")
-            case _ if known is not None and known.ticks == running.started:
+            case _ if known is not None and known.ticks == process.started:
                 named[pid] = ("outlet", "outlet") if known.does == "outlet" else ("trusted", known.does)
             case ("gateway" | "outlet" | "engine" | "prober", _) as inherited:
                 named[pid] = inherited
@@ -131,17 +121,15 @@ def _table() -> dict[int, Running]:
     table = {}
     for pid in process_ids():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            head, tail = (_PROC / str(pid) / "stat").read_text(errors="replace").rsplit(") ", 1)
-            fields = tail.split()
-            table[pid] = Running(int(fields[1]), int(fields[19]), head.split(" (", 1)[1])
+            table[pid] = running(pid)
     return table
 
 
 def _below(top: int, table: Mapping[int, Running]) -> list[int]:
     """`top` and all below it, parents first."""
     children: dict[int, list[int]] = {}
-    for pid, running in table.items():
-        children.setdefault(running.parent, []).append(pid)
+    for pid, process in table.items():
+        children.setdefault(process.parent, []).append(pid)
     found = [top] if top in table else []
     for pid in found:  # grows while it is walked
         found += children.get(pid, [])

@@ -32,7 +32,7 @@ _TABLES = tuple(dict.fromkeys(FAMILIES.values()))
 """Those that change most, first."""
 _STATES = {1: "established", 7: "unconnected", 10: "listening", **dict.fromkeys((4, 5, 8, 9, 11), "closing")}
 _LISTENS = 0x10000
-_SIOCGSKNS, _SO_NETNS_COOKIE = 0x894C, 71
+_SIOCGSKNS = 0x894C
 _Rows = Mapping[tuple[str, int], tuple[int, list[str]]]
 """Namespace and fields of every socket in the kernel's tables, by family and inode."""
 
@@ -183,14 +183,11 @@ def _shared_network(same: socket.socket, family: str, rows: _Rows, beside: Itera
             contextlib.suppress(OSError),  # closed meanwhile
             socket.socket(fileno=kernel.take_descriptor(other.pid, other.descriptor)) as taken,
         ):
-            if os.fstat(taken.fileno()).st_ino == other.inode and _cookie(taken) == _cookie(same):
+            if os.fstat(taken.fileno()).st_ino == other.inode and kernel.network_cookie(taken) == kernel.network_cookie(
+                same
+            ):
                 return found[0]
     return None
-
-
-def _cookie(of: socket.socket) -> bytes:
-    """The mark of its network namespace, which everyone may read and nobody can turn into the number."""
-    return of.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
 
 
 def _network_of(same: socket.socket) -> int | None:
@@ -201,7 +198,7 @@ def _network_of(same: socket.socket) -> int | None:
         finally:
             os.close(namespace)
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as own:
-        if _cookie(own) == _cookie(same):
+        if kernel.network_cookie(own) == kernel.network_cookie(same):
             return _inode("/proc/thread-self/ns/net")
     return None
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from appliance.egress.findings import Destination
 from appliance.errors import NotRunning
+from appliance.seal import kernel
+from appliance.seal.evidence import running
 
 FILE = "started.json"
-_NETNS_COOKIE = 71
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +61,14 @@ def known(pid: int, does: str) -> Known:
 
 def ticks(pid: int) -> int:
     """When the process `pid` was started. Raises FileNotFoundError when there is none."""
-    _, fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(") ", 1)
-    return int(fields.split()[19])
+    return running(pid).started
 
 
 def network_of(listener: socket.socket) -> int | None:
     """The network namespace of `listener`, where that is this process's own; else None."""
     with socket.socket(socket.AF_UNIX) as ours:
-        same = [each.getsockopt(socket.SOL_SOCKET, _NETNS_COOKIE, 8) for each in (listener, ours)]
-    return Path("/proc/self/ns/net").stat().st_ino if same[0] == same[1] else None
+        same = kernel.network_cookie(listener) == kernel.network_cookie(ours)
+    return Path("/proc/self/ns/net").stat().st_ino if same else None
 
 
 def read(folder: Path) -> Started:

@@ -40,7 +40,7 @@ from appliance.engines.given import Admitted
 from appliance.errors import SealUnavailable
 from appliance.seal import kernel, probes
 from appliance.seal.engine import EngineSeal
-from appliance.seal.evidence import as_json, evidence
+from appliance.seal.evidence import as_json, evidence, process_ids, running
 
 SEAL_UNAVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
@@ -67,12 +67,10 @@ def exit_status(wait_status: int) -> int:
 def children() -> set[int]:
     """Process ids of this process's living or unreaped children, adopted ones too."""
     mine: set[int] = set()
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            with contextlib.suppress(OSError):
-                _, fields = (folder / "stat").read_text(errors="replace").rsplit(") ", 1)
-                if int(fields.split()[1]) == os.getpid():
-                    mine.add(int(folder.name))
+    for pid in process_ids():
+        with contextlib.suppress(OSError):
+            if running(pid).parent == os.getpid():
+                mine.add(pid)
     return mine
 
 

@@ -25,6 +25,27 @@ class ThreadEvidence:
     network: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One line of the kernel's process table."""
+
+    parent: int
+    started: int
+    """Clock ticks since boot."""
+    name: str
+    """Whatever the process calls itself."""
+    ended: bool = False
+    """Whether it only waits to be reaped."""
+
+
+def running(pid: int) -> Running:
+    """What /proc tells of the process `pid`. Raises FileNotFoundError or ProcessLookupError when it is gone."""
+    # a name is any bytes, cut anywhere, and may hold what looks like the end of it
+    head, tail = Path(f"/proc/{pid}/stat").read_text(errors="replace").rsplit(") ", 1)
+    state, parent, *fields = tail.split()
+    return Running(int(parent), int(fields[17]), head.split(" (", 1)[1], state in "ZX")
+
+
 def process_ids() -> list[int]:
     """All processes that this one's /proc shows."""
     return [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdigit()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import socket
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -77,6 +78,11 @@ def _libc() -> ctypes.CDLL:
 
 def _syscall(name: str, *arguments: object) -> int:
     return _checked(_libc().syscall(ctypes.c_long(number(name)), *arguments))
+
+
+def network_cookie(of: socket.socket) -> bytes:
+    """The mark of a socket's network namespace, which everyone may read and nobody can turn into its number."""
+    return of.getsockopt(socket.SOL_SOCKET, 71, 8)  # SO_NETNS_COOKIE
 
 
 def prctl(option: int, *arguments: int | ctypes.Array[ctypes.c_char]) -> int:
