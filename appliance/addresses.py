@@ -22,6 +22,11 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _TRANSLATED = [ipaddress.ip_network(network) for network in ("2002::/16", "2001::/32")]
 
 
+def with_port(host: str, port: int) -> str:
+    """`host:port`, as people write it: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def is_private(address: str) -> bool:
     """Whether an IP address is of the house. Raises `ValueError` for anything else."""
     found = _parse(address)

@@ -19,6 +19,7 @@ import uvloop
 
 from appliance import __version__, console, control, observe, state, witness
 from appliance.accounts.keys import Keys
+from appliance.addresses import with_port
 from appliance.administration import Appliance
 from appliance.api import routes, wire
 from appliance.api.exchange import House
@@ -200,7 +201,7 @@ def _note(
 
 def _local(public: socket.socket) -> str:
     name = public.getsockname()
-    return name if isinstance(name, str) else f"{name[0]}:{name[1]}"
+    return name if isinstance(name, str) else with_port(*name[:2])
 
 
 async def _apply_on_signal(appliance: Appliance) -> None:

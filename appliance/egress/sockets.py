@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.addresses import with_port
 from appliance.egress import mounts
 from appliance.egress.findings import SEALED, HostSocket, Network, Process, Socket
 from appliance.seal import kernel
@@ -164,7 +165,7 @@ def _asked(each: _Held, rows: _Rows, beside: Iterable[_Held]) -> _Row:
             if os.fstat(same.fileno()).st_ino == each.inode:
                 local = same.getsockname() if same.family in (socket.AF_INET, socket.AF_INET6) else ("", 0)
                 network = _network_of(same) or _shared_network(same, _key(each)[0], rows, beside)
-                return _Row(network, "unconnected", _address(local[0], local[1]) if local[1] else "")
+                return _Row(network, "unconnected", with_port(local[0], local[1]) if local[1] else "")
     except OSError:  # this user may not
         pass
     return _Row(None, "unconnected")
@@ -248,11 +249,7 @@ def _endpoint(written: str) -> str:
     packed = struct.pack(f"={len(words)}I", *words)
     if not any(packed) and port == "0000":
         return ""
-    return _address(str(ipaddress.ip_address(packed)), int(port, 16))
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return with_port(str(ipaddress.ip_address(packed)), int(port, 16))
 
 
 def _inode(path: str) -> int:
