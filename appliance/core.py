@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -34,11 +35,35 @@ class Operation:
     dialect: Dialect = Dialect.CHAT_COMPLETIONS
 
 
+class Role(StrEnum):
+    """What a caller may do; appliance/accounts/roles.py has the table."""
+
+    USER = "user"
+    POWER_USER = "power_user"
+    ADMIN = "admin"
+    SUPER_ADMIN = "super_admin"
+    AUDITOR = "auditor"
+
+
+class ServiceClass(StrEnum):
+    """How urgent a request is. Set by key or use case, never by what a client sends in the body."""
+
+    INTERACTIVE = "interactive"
+    STANDARD = "standard"
+    BATCH = "batch"
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `key_id` names the key without revealing it."""
+    """Who asks, by key or by token. `key_id` names the key without revealing it."""
 
     key_id: str
+    role: Role = Role.USER
+    user: str | None = None
+    team: str | None = None
+    use_cases: frozenset[str] = frozenset()
+    """Those that it may name in `X-Use-Case`."""
+    service_class: ServiceClass = ServiceClass.STANDARD
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +80,12 @@ class Request:
     choices: int = 1
     usage_wanted: bool = True
     """False: usage in the stream was our own wish, for settling, and is not shown to the caller."""
+    use_case: str | None = None
+    """From `X-Use-Case`, checked against what the key may name."""
+    service_class: ServiceClass = ServiceClass.STANDARD
+    most_prompt_tokens: int = 0
+    most_completion_tokens: int = 0
+    """What it can come to at most, of all its answers together: this much is reserved before it runs."""
 
 
 @dataclass(slots=True)
@@ -67,6 +98,9 @@ class Usage:
 
 class Reply(Protocol):
     """The way back to the caller; `api` implements it, the pipeline writes to it."""
+
+    def note(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send these headers, too, with whatever comes: an answer or an error."""
 
     async def whole(self, body: bytes) -> None:
         """Send a complete JSON answer."""

@@ -19,9 +19,15 @@ ApplianceError
 └── Refused               a request that gets an error answer instead of a model's
     ├── BadRequest        400  the body, or one field of it
     ├── Unauthenticated   401
+    ├── Forbidden         403  known, but not allowed to
     ├── NotFound          404  unknown path or model
     ├── MethodNotAllowed  405
     ├── BodyTooLarge      413
+    ├── Conflict          409  it is in that state already, or changed meanwhile
+    ├── RateLimited       429  a limit per minute, or on parallel requests
+    ├── BudgetExceeded    429  a day's or a month's allowance is used up
+    ├── Overloaded        429  the wait for an engine would be too long
+    ├── BooksUnavailable  503  what is used can't be booked, so nothing is answered
     ├── Loading           503  the engine is not ready yet
     ├── NotProven         503  the last verification of the seal failed
     └── UpstreamFailed    502  the engine died or answered nonsense
@@ -128,11 +134,14 @@ class Refused(ApplianceError):
     """A request that is answered with an error envelope.
 
     `status` is the HTTP status, `kind` OpenAI's `type`, `code` a stable word for programs,
-    `param` the name of the offending field, `retry_after` seconds for the header of that name.
+    `param` the name of the offending field, `retry_after` seconds for the header of that name. `reason`
+    is for the log alone, where the answer must not tell what exactly was wrong; it holds no secret either.
+    `headers` go out with the answer.
     """
 
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "server_error"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
     def __init__(
         self,
@@ -141,12 +150,14 @@ class Refused(ApplianceError):
         code: str | None = None,
         param: str | None = None,
         retry_after: int | None = None,
+        reason: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.param = param
         self.retry_after = retry_after
+        self.reason = reason
 
 
 class BadRequest(Refused):
@@ -161,6 +172,13 @@ class Unauthenticated(Refused):
 
     status = 401
     kind = "authentication_error"
+
+
+class Forbidden(Refused):
+    """Somebody we know asks for what the role, or the key, doesn't permit. The answer doesn't say which."""
+
+    status = 403
+    kind = "permission_error"
 
 
 class NotFound(Refused):
@@ -182,6 +200,48 @@ class BodyTooLarge(Refused):
 
     status = 413
     kind = "invalid_request_error"
+
+
+class Conflict(Refused):
+    """What was asked for doesn't fit the state that the thing is in."""
+
+    status = 409
+    kind = "invalid_request_error"
+
+
+class RateLimited(Refused):
+    """A limit per minute or on parallel requests is reached; `retry_after` says when to come back."""
+
+    status = 429
+    kind = "rate_limit_error"
+
+
+class BudgetExceeded(Refused):
+    """A day's or a month's allowance is used up; the message and `retry_after` say until when.
+
+    `step_down_to` is the smaller model that the config names for this case.
+    """
+
+    status = 429
+    kind = "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after: int, step_down_to: str | None = None) -> None:
+        super().__init__(message, code="budget_exceeded", retry_after=retry_after)
+        self.step_down_to = step_down_to
+
+
+class Overloaded(Refused):
+    """Shed at once, since the wait for an engine would be longer than the request's class allows."""
+
+    status = 429
+    kind = "rate_limit_error"
+
+
+class BooksUnavailable(Refused):
+    """Nothing is served that can't be booked; it goes on by itself once the store takes entries again."""
+
+    status = 503
+    kind = "server_error"
 
 
 class Loading(Refused):

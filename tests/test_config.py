@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from pydantic import ValidationError
 
 from appliance import config
 from appliance.config import Config, LocalModel, RemoteModel, SecretReference, Settings
+from appliance.core import Role
 from appliance.errors import ConfigInvalid
 from tests.fakes.house import ROOT
 
@@ -39,6 +42,21 @@ def test_little_needs_to_be_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.name)
 def test_every_config_that_we_ship_is_right(file: Path) -> None:
     assert config.load(file).settings.models
+
+
+def test_what_our_config_proposes_in_comments_is_right_too(tmp_path: Path) -> None:
+    proposed = re.sub(r"^# ((?:accounts|  ).*)$", r"\1", (ROOT / "configs" / "appliance.yaml").read_text(), flags=re.M)
+    (tmp_path / "appliance.yaml").write_text(proposed)
+    assert config.load(tmp_path / "appliance.yaml").settings.accounts.teams["sales"].at_limit == "warn"
+
+
+ADVICE = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "accounts.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("advice", ADVICE, ids=lambda advice: advice.split()[1])
+def test_what_docs_advise_on_accounts_is_right(tmp_path: Path, advice: str) -> None:
+    models = {"chat": {"card": "tiny"}, "chat-small": {"card": "tiny"}}
+    assert load(tmp_path, **{"models": models} | yaml.safe_load(advice)).settings.accounts != config.Accounts()
 
 
 def test_settings_are_frozen(tmp_path: Path) -> None:
@@ -233,3 +251,224 @@ def test_providers_and_the_mode_that_allows_them_come_together(tmp_path: Path) -
         assert "mode: anonymized needs `providers:" in message
     for egress in ({"providers": CLOUD}, {"mode": "deny", "providers": CLOUD}):
         assert "mode: deny allows no `providers`" in refused(tmp_path, egress=egress)
+
+
+PRIVATE = {"issuer": "https://login.example.internal", "audience": "appliance"}
+POSTGRESQL = {"host": "10.0.0.5", "database": "appliance", "user": "appliance", "password": "env.DATABASE_PASSWORD"}
+
+
+def test_nobody_is_limited_and_nothing_costs_until_it_is_said(tmp_path: Path) -> None:
+    accounts = load(tmp_path).settings.accounts
+    assert accounts.time_zone == accounts.zone.key == "Europe/Berlin"
+    assert accounts.each_key == accounts.each_user == config.Allowance()
+    assert accounts.each_team == config.Team()
+    assert set(config.Allowance().model_dump().values()) == {None, "reject"}
+    assert (accounts.store.postgresql, accounts.identity, accounts.prices.models) == (None, None, {})
+
+
+def test_names_of_people_and_teams_are_as_the_company_writes_them(tmp_path: Path) -> None:
+    accounts = {
+        "users": {"anna@example.com": {"tokens_per_day": 1}},
+        "teams": {"Einkauf & Vertrieb": {"weight": 2}},
+    }
+    assert load(tmp_path, accounts=accounts).settings.accounts.teams["Einkauf & Vertrieb"].weight == 2
+
+
+@pytest.mark.parametrize(
+    ("accounts", "where", "says"),
+    [
+        ({"time_zone": "Berlin"}, "accounts.time_zone", "must be a time zone such as Europe/Berlin"),
+        ({"time_zone": "../etc/passwd"}, "accounts.time_zone", "must be a time zone such as Europe/Berlin"),
+        ({"time_zone": ""}, "accounts.time_zone", "must be a time zone such as Europe/Berlin"),
+        ({"each_key": {"tokens_per_week": 1}}, "accounts.each_key.tokens_per_week", "unknown setting"),
+        ({"each_key": {"token_per_day": 1}}, "accounts.each_key.token_per_day", "did you mean `tokens_per_day`?"),
+        ({"each_key": {"tokens_per_day": 0}}, "accounts.each_key.tokens_per_day", "greater than or equal to 1"),
+        ({"each_key": {"tokens_per_day": 1.5}}, "accounts.each_key.tokens_per_day", "integer"),
+        ({"each_key": {"euros_per_day": 0}}, "accounts.each_key.euros_per_day", "greater than 0"),
+        ({"each_key": {"parallel_requests": 0}}, "accounts.each_key.parallel_requests", "greater than or equal to 1"),
+        ({"each_key": {"tokens_per_minute": 10**400}}, "accounts.each_key.tokens_per_minute", "less than or equal to"),
+        ({"each_key": {"euros_per_day": 1e305}}, "accounts.each_key.euros_per_day", "less than or equal to"),
+        ({"each_key": {"euros_per_day": math.inf}}, "accounts.each_key.euros_per_day", "finite number"),
+        (
+            {"teams": {"sales": {"at_limit": "stop"}}},
+            "accounts.teams.sales.at_limit",
+            "'reject', 'step_down' or 'warn'",
+        ),
+        ({"teams": {"sales": {"weight": 0}}}, "accounts.teams.sales.weight", "greater than 0"),
+        ({"users": {"anna": {"weight": 2}}}, "accounts.users.anna.weight", "unknown setting"),
+        ({"users": {"a/b": {}}}, "accounts.users", "match"),
+        ({"use_cases": {"Mail Draft": {}}}, "accounts.use_cases", "match"),
+        (
+            {"use_cases": {"mail": {"service_class": "urgent"}}},
+            "accounts.use_cases.mail.service_class",
+            "'interactive', 'standard' or 'batch'",
+        ),
+    ],
+)
+def test_a_wrong_allowance_is_named_with_what_is_right(
+    tmp_path: Path, accounts: dict[str, Any], where: str, says: str
+) -> None:
+    message = refused(tmp_path, accounts=accounts)
+    assert where in message
+    assert says in message
+
+
+@pytest.mark.parametrize("holder", ["each_key", "each_user", "each_team", "users", "teams", "use_cases"])
+def test_stepping_down_names_a_model_that_is_served(tmp_path: Path, holder: str) -> None:
+    def accounts(**allowance: Any) -> dict[str, Any]:
+        return {holder: allowance if holder.startswith("each_") else {"sales": allowance}}
+
+    together = "at_limit: step_down and step_down_to: MODEL go together"
+    assert together in refused(tmp_path, accounts=accounts(at_limit="step_down"))
+    assert together in refused(tmp_path, accounts=accounts(step_down_to="chat"))
+    assert together in refused(tmp_path, accounts=accounts(at_limit="warn", step_down_to="chat"))
+    message = refused(tmp_path, accounts=accounts(at_limit="step_down", step_down_to="smaller"))
+    where = holder if holder.startswith("each_") else f"{holder}.sales"
+    assert f"accounts.{where}.step_down_to: there is no model 'smaller' in `models`" in message
+    assert load(tmp_path, accounts=accounts(at_limit="step_down", step_down_to="chat"))
+
+
+@pytest.mark.parametrize(
+    ("prices", "says"),
+    [
+        ({"models": {"chat": {}}}, "give either tokens_per_second, or both"),
+        ({"models": {"chat": {"prompt_euros_per_million": 1}}}, "give either tokens_per_second, or both"),
+        (
+            {
+                "machine_hour_euros": 1,
+                "models": {
+                    "chat": {
+                        "tokens_per_second": 9,
+                        "prompt_euros_per_million": 1,
+                        "completion_euros_per_million": 1,
+                    }
+                },
+            },
+            "give either tokens_per_second, or both",
+        ),
+        ({"models": {"chat": {"tokens_per_second": 9}}}, "models.chat.tokens_per_second needs machine_hour_euros"),
+        ({"machine_hour_euros": 1, "models": {"chat": {"tokens_per_second": 0}}}, "greater than 0"),
+        ({"machine_hour_euros": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_a_price_is_told_in_one_way(tmp_path: Path, prices: dict[str, Any], says: str) -> None:
+    message = refused(tmp_path, accounts={"prices": prices})
+    assert "accounts.prices" in message
+    assert says in message
+
+
+def test_people_with_a_token_name_use_cases_that_there_are(tmp_path: Path) -> None:
+    identity = PRIVATE | {"keys_url": "https://login.example.internal/keys", "use_cases": ["mail"]}
+    says = "identity.use_cases: there is no 'mail' in `use_cases`"
+    assert says in refused(tmp_path, accounts={"identity": identity})
+    assert load(tmp_path, accounts={"identity": identity, "use_cases": {"mail": {}}})
+
+
+def test_both_ways_to_tell_a_price_are_right(tmp_path: Path) -> None:
+    listed = {"prompt_euros_per_million": 0, "completion_euros_per_million": 6.5}
+    models = {"chat": {"card": "tiny"}, "big": {"card": "big"}}
+    prices = {"machine_hour_euros": 1.2, "models": {"chat": {"tokens_per_second": 900}, "big": listed}}
+    read = load(tmp_path, models=models, accounts={"prices": prices}).settings.accounts.prices
+    assert read.models["chat"].tokens_per_second == 900
+    assert read.models["big"].completion_euros_per_million == 6.5
+
+
+def test_a_price_is_for_a_model_that_is_served(tmp_path: Path) -> None:
+    free = {"prompt_euros_per_million": 0, "completion_euros_per_million": 0}
+    message = refused(tmp_path, accounts={"prices": {"models": {"chta": free}}})
+    assert "accounts.prices.models.chta: there is no such model in `models`" in message
+
+
+@pytest.mark.parametrize("limit", ["euros_per_minute", "euros_per_day", "euros_per_month"])
+def test_a_limit_in_euros_is_none_for_a_model_without_a_price_so_it_needs_one(tmp_path: Path, limit: str) -> None:
+    teams = {"sales": {limit: 5}}
+    message = refused(tmp_path, accounts={"teams": teams})
+    assert (
+        "accounts.teams.sales limits euros, and 'chat' has no price: give it one in accounts.prices.models" in message
+    )
+    free = {"prompt_euros_per_million": 0, "completion_euros_per_million": 0}
+    assert load(tmp_path, accounts={"teams": teams, "prices": {"models": {"chat": free}}})
+
+
+def test_shared_books_need_a_shared_pepper_by_reference(tmp_path: Path) -> None:
+    together = "postgresql and pepper go together"
+    assert together in refused(tmp_path, accounts={"store": {"postgresql": POSTGRESQL}})
+    assert together in refused(tmp_path, accounts={"store": {"pepper": "env.PEPPER"}})
+    message = refused(tmp_path, accounts={"store": {"postgresql": POSTGRESQL, "pepper": "c0ffee" * 10 + "c0fe"}})
+    assert "accounts.store.pepper: must be a reference" in message
+    assert "c0ffee" not in message
+    message = refused(tmp_path, accounts={"store": {"postgresql": POSTGRESQL | {"password": "hunter2"}}})
+    assert "accounts.store.postgresql.password: must be a reference" in message
+    assert "hunter2" not in message
+    assert load(tmp_path, accounts={"store": {"postgresql": POSTGRESQL, "pepper": "env.PEPPER"}})
+
+
+@pytest.mark.parametrize(
+    ("host", "right"),
+    [
+        ("10.0.0.5", True),
+        ("127.0.0.1", True),
+        ("fd00::5", True),
+        ("database.example.internal", True),
+        ("/run/postgresql", True),
+        ("8.8.8.8", False),
+        ("2001:4860:4860::8888", False),
+    ],
+)
+def test_the_database_stands_in_the_house(tmp_path: Path, host: str, right: bool) -> None:
+    store = {"postgresql": POSTGRESQL | {"host": host}, "pepper": "env.PEPPER"}
+    if right:
+        assert load(tmp_path, accounts={"store": store})
+    else:
+        message = refused(tmp_path, accounts={"store": store})
+        assert "accounts.store.postgresql: host must be a private address" in message
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://login.example.internal/keys", None),
+        ("https://10.0.0.9:8443/realms/house/certs", None),
+        ("http://login.example.internal/keys", "keys_url must start with https://"),
+        ("https://", "keys_url must start with https://"),
+        ("https://8.8.8.8/keys", "keys_url must lead to a host in the house"),
+        ("https://user:secret@login.example.internal/keys", "keys_url may hold no credentials"),
+        ("https://login.example.internal:99999/keys", "keys_url: the port must be a number"),
+    ],
+)
+def test_the_identity_provider_stands_in_the_house(tmp_path: Path, url: str, says: str | None) -> None:
+    accounts = {"identity": PRIVATE | {"keys_url": url}}
+    if says is None:
+        assert load(tmp_path, accounts=accounts).settings.accounts.identity is not None
+    else:
+        message = refused(tmp_path, accounts=accounts)
+        assert f"accounts.identity: {says}" in message
+        assert "secret" not in message
+
+
+def test_the_identity_provider_maps_to_roles_that_there_are(tmp_path: Path) -> None:
+    identity = PRIVATE | {"keys_url": "https://login.example.internal/keys"}
+    assert "accounts.identity.roles.llm-admins" in refused(
+        tmp_path, accounts={"identity": identity | {"roles": {"llm-admins": "root"}}}
+    )
+    read = load(tmp_path, accounts={"identity": identity | {"roles": {"llm-admins": "admin"}}})
+    assert read.settings.accounts.identity is not None
+    assert read.settings.accounts.identity.roles["llm-admins"] is Role.ADMIN
+    for missing in ("issuer", "audience", "keys_url"):
+        less = {name: value for name, value in identity.items() if name != missing}
+        assert f"accounts.identity.{missing}: is missing" in refused(tmp_path, accounts={"identity": less})
+
+
+@pytest.mark.parametrize(
+    ("queue", "where"),
+    [
+        ({"longest": 0}, "queue.longest"),
+        ({"engine_waiting": 0}, "queue.engine_waiting"),
+        ({"kv_cache_share": 1.5}, "queue.kv_cache_share"),
+        ({"headroom": 1}, "queue.headroom"),
+        ({"waits": {"interactive_seconds": -1}}, "queue.waits.interactive_seconds"),
+        ({"waits": {"urgent_seconds": 1}}, "queue.waits.urgent_seconds: unknown setting"),
+    ],
+)
+def test_a_queue_out_of_bounds_is_named(tmp_path: Path, queue: dict[str, Any], where: str) -> None:
+    assert where in refused(tmp_path, queue=queue)

@@ -1,0 +1,116 @@
+"""The typed, frozen form of configs/appliance.yaml.
+
+Every field carries the sentence that docs/configuration.md prints for it, so that the reference can't
+drift from the code. Units stand in the names: `_seconds`, `_bytes`, `_gib`, `_ms`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from appliance import strict_yaml
+from appliance.config.accounts import (
+    Accounts,
+    Allowance,
+    Identity,
+    Postgresql,
+    Prices,
+    Store,
+    Team,
+    UseCase,
+)
+from appliance.config.bounds import Engines, Limits, Objectives
+from appliance.config.egress import Egress, Provider, Verify, from_word
+from appliance.config.listen import Listen, Tls
+from appliance.config.models import Batching, KvCache, LocalModel, Model, ModelName, RemoteModel
+from appliance.config.queue import Queue
+from appliance.config.section import FilePath, Secret, SecretReference, Section, may_be_private
+from appliance.errors import ConfigInvalid
+
+__all__ = [
+    "Accounts", "Allowance", "Batching", "Config", "Egress", "Engines", "FilePath", "Identity", "KvCache", "Limits",
+    "Listen", "LocalModel", "Model", "ModelName", "Objectives", "Postgresql", "Prices", "Provider", "Queue",
+    "RemoteModel", "Secret", "SecretReference", "Section", "Settings", "Store", "Team", "Tls", "UseCase", "Verify",
+    "load", "may_be_private",
+]  # fmt: skip
+
+
+class Settings(Section):
+    """configs/appliance.yaml."""
+
+    listen: Listen = Field(Listen(), description="See `Listen`.")
+    egress: Annotated[Egress, BeforeValidator(from_word, json_schema_input_type=Egress | Literal["deny"])] = Field(
+        Egress(), description="See `Egress`."
+    )
+    state: FilePath = Field(
+        Path("../state"), description="Private folder for keys, sockets and logs; made with mode 0700."
+    )
+    models_folder: FilePath = Field(
+        Path("../models"),
+        description="Folder that holds one folder per model card. It may be a symbolic link, but hold none that an "
+        "engine would have to follow: mount another disk there instead. It may not lie in `state`.",
+    )
+    models: dict[ModelName, Model] = Field(
+        min_length=1, description="Public model name, as apps send it, to the card or endpoint that serves it."
+    )
+    engines: Engines = Field(Engines(), description="See `Engines`.")
+    limits: Limits = Field(Limits(), description="See `Limits`.")
+    objectives: Objectives = Field(Objectives(), description="See `Objectives`.")
+    accounts: Accounts = Field(Accounts(), description="See `Accounts`.")
+    queue: Queue = Field(Queue(), description="See `Queue`.")
+
+    @model_validator(mode="after")
+    def _accounts_speak_of_models_that_are_served(self) -> Self:
+        accounts = self.accounts
+        named = {"each_key": accounts.each_key, "each_user": accounts.each_user, "each_team": accounts.each_team}
+        named |= {f"users.{name}": allowance for name, allowance in accounts.users.items()}
+        named |= {f"teams.{name}": allowance for name, allowance in accounts.teams.items()}
+        named |= {f"use_cases.{name}": allowance for name, allowance in accounts.use_cases.items()}
+        for where, allowance in named.items():
+            smaller = allowance.step_down_to
+            if smaller is not None and smaller not in self.models:
+                raise ValueError(f"accounts.{where}.step_down_to: there is no model {smaller!r} in `models`")
+        prices = accounts.prices.models
+        for model in prices:
+            if model not in self.models:
+                raise ValueError(f"accounts.prices.models.{model}: there is no such model in `models`")
+        free = [model for model in self.models if model not in prices]
+        for where, allowance in named.items():
+            if free and allowance.limits_euros:
+                raise ValueError(
+                    f"accounts.{where} limits euros, and {free[0]!r} has no price: give it one in "
+                    "accounts.prices.models, if only of 0"
+                )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Settings together with the file they came from."""
+
+    settings: Settings
+    file: Path
+
+    def path(self, path: Path) -> Path:
+        """`path` made absolute: relative paths in a config start at the config file's folder."""
+        return (self.file.parent / path).resolve()
+
+    @property
+    def state(self) -> Path:
+        """The private state folder, absolute."""
+        return self.path(self.settings.state)
+
+    @property
+    def models_folder(self) -> Path:
+        """The folder of model cards, absolute."""
+        return self.path(self.settings.models_folder)
+
+
+def load(file: Path) -> Config:
+    """Read a config file. Raises `ConfigInvalid` with every problem, its line and a suggestion."""
+    file = file.expanduser().resolve()
+    return Config(strict_yaml.read(file, Settings, ConfigInvalid), file)
