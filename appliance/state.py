@@ -21,8 +21,8 @@ _LONGEST_SOCKET_PATH = 107
 _OURS = re.compile(r"e\d+|outlet|control\.sock|v\d+-\w+\.sock")
 _FOLDERS = ("run", "logs", "cache")
 _LOCK = Path("egress", "appliance.lock")
-_MARKS = (_LOCK, Path("lock"), Path("pepper"))
-"""Any of them shows that a folder is ours: the lock, that of earlier versions, and what keys are hashed with."""
+_MARKS = (_LOCK, Path("lock"), Path("pepper"), Path("accounts.db"))
+"""Any of them shows that a folder is ours: the lock, that of earlier versions, and what keys are hashed with and in."""
 
 
 class Lock:
@@ -45,7 +45,7 @@ def claim(config: Config) -> Lock:
     """
     state = config.state
     try:
-        _check(state)
+        require_fit(state)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         state.chmod(0o700)
         with contextlib.ExitStack() as held, contextlib.ExitStack() as undone:
@@ -63,7 +63,8 @@ def claim(config: Config) -> Lock:
     return lock
 
 
-def _check(state: Path) -> None:
+def require_fit(state: Path) -> None:
+    """Raise ValueError for a folder that holds something but no mark of ours, or has too long a path."""
     longest = state / "run" / "e9999" / "engine.sock"
     if len(os.fsencode(longest)) > _LONGEST_SOCKET_PATH:
         raise ValueError(
@@ -78,7 +79,7 @@ def _check(state: Path) -> None:
 def _locked(state: Path, folder: int) -> Lock:
     path = state / _LOCK
     if (found := _look(path.name, folder)) is not None:
-        _require_own(path, found)
+        require_own(path, found)
     # To read only: the gateway, which doesn't see it once it is sealed, is left with nothing that it could write to.
     descriptor = os.open(path.name, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
@@ -94,7 +95,7 @@ def _folder(state: Path, name: str, held: contextlib.ExitStack) -> int:
     path = state / name
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    _require_own(path, path.lstat())
+    require_own(path, path.lstat())
     opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     held.callback(os.close, opened)
     return opened
@@ -106,7 +107,7 @@ def _clear(path: Path, folder: int) -> None:
         found = _look(name, folder)
         if found is None:
             continue
-        _require_own(path / name, found)
+        require_own(path / name, found)
         if stat.S_ISDIR(found.st_mode):
             shutil.rmtree(name, dir_fd=folder)  # which follows no link
         else:
@@ -117,7 +118,7 @@ def _require_plain(path: Path, folder: int) -> None:
     """Refuse a log that would be written somewhere else."""
     for name in os.listdir(folder):
         if ".log" in name and (found := _look(name, folder)) is not None:
-            _require_own(path / name, found)
+            require_own(path / name, found)
 
 
 def _look(name: str, folder: int) -> os.stat_result | None:
@@ -127,7 +128,7 @@ def _look(name: str, folder: int) -> os.stat_result | None:
         return None
 
 
-def _require_own(path: Path, found: os.stat_result) -> None:
+def require_own(path: Path, found: os.stat_result) -> None:
     """Raise ValueError for what isn't the appliance's own work."""
     if stat.S_ISLNK(found.st_mode):
         what = "is a symbolic link, and the appliance makes none. Remove it; to use another disk, mount it there"

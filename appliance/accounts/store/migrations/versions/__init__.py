@@ -1,0 +1,1 @@
+"""One module for each step; Alembic runs them in the order that they name."""
