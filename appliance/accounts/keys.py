@@ -1,103 +1,173 @@
 """API keys: shown once, stored only as a keyed hash.
 
 A key is 256 random bits, so a plain keyed hash is enough; there is nothing to guess slowly. Looking a
-digest up in a dictionary tells an attacker nothing, since he can't choose digests without the pepper.
+digest up in a dictionary tells an attacker nothing, since he can't choose digests without the pepper; what is
+found is compared in constant time all the same.
 """
 
 from __future__ import annotations
 
 import hmac
-import json
-import os
 import secrets
 import time
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from math import inf
+from typing import NamedTuple, Protocol
 
-from appliance.core import Caller
-from appliance.errors import Invalid, Problem, Unauthenticated
+from appliance.config import Allowance
+from appliance.core import Caller, Role, ServiceClass
+from appliance.errors import BooksUnavailable, Unauthenticated
 
 PREFIX = "sk-appliance-"
 _LONGEST = 256
-_PEPPER_BYTES = 32
+_STALE_SECONDS = 5.0
 
 
-class Keys:
-    """The keys that open the appliance, kept in two files: `pepper` and `keys.json`, both mode 0600."""
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What is kept of a key. Times are seconds since 1970.
 
-    def __init__(self, folder: Path) -> None:
-        """Open or create the store in `folder` (which has to be private).
+    `id` stays when the key is rotated: `digest` is then that of the new key, and `previous`, that of the old
+    one, opens until `previous_until`; None: not any more. `revoked` says since when it opens no more. Neither
+    asks what the clock says now.
+    """
 
-        Raises `Invalid` when one of the files is broken, or only `keys.json` is there.
-        """
-        self._file = folder / "keys.json"
-        pepper = folder / "pepper"
-        if not pepper.exists():
-            if self._file.exists():  # a new pepper would lock all callers out without a word
-                raise _broken(pepper, "is missing, and without it no key in keys.json opens")
-            _write(pepper, secrets.token_bytes(_PEPPER_BYTES))
-        self._pepper = pepper.read_bytes()
-        if len(self._pepper) != _PEPPER_BYTES:
-            raise _broken(pepper, f"has to be {_PEPPER_BYTES} bytes; it has {len(self._pepper)}")
-        try:
-            self._records: list[dict[str, str]] = json.loads(self._file.read_text()) if self._file.exists() else []
-            self._callers = {bytes.fromhex(record["digest"]): Caller(record["id"]) for record in self._records}
-        except (ValueError, LookupError, TypeError) as cause:
-            raise _broken(self._file, "can't be read as a list of keys") from cause
-        self._fleeting: dict[bytes, float] = {}
+    id: str
+    digest: bytes = field(repr=False)
+    name: str
+    created: float
+    created_by: str
+    user: str | None = None
+    team: str | None = None
+    role: Role = Role.USER
+    use_cases: frozenset[str] = frozenset()
+    service_class: ServiceClass = ServiceClass.STANDARD
+    allowance: Allowance | None = None
+    expires: float | None = None
+    revoked: float | None = None
+    previous: bytes | None = field(default=None, repr=False)
+    previous_until: float | None = None
 
     @property
-    def empty(self) -> bool:
-        """Whether no key was ever made here."""
-        return not self._records
+    def caller(self) -> Caller:
+        """Who asks with this key."""
+        return Caller(self.id, self.role, self.user, self.team, self.use_cases, self.service_class)
 
-    def create(self) -> str:
-        """Make a key, store its digest, and return it: the only time that it is seen."""
-        key = PREFIX + secrets.token_urlsafe(32)
-        digest = self._digest(key)
-        record = {"id": f"key_{secrets.token_hex(4)}", "digest": digest.hex(), "created": time.strftime("%F")}
-        _write(self._file, json.dumps([*self._records, record], indent=1).encode())
-        self._records.append(record)
-        self._callers[digest] = Caller(record["id"])
-        return key
+    def state(self, now: float) -> str:
+        """`active`, `expired` or `revoked`."""
+        if self.revoked is not None:
+            return "revoked"
+        return "expired" if self.expires is not None and self.expires <= now else "active"
+
+
+class KeyStore(Protocol):
+    """What keys need of the store. All of them raise `BooksUnavailable`; each change is one transaction."""
+
+    def keys_version(self) -> int:
+        """A number that every change of any key changes. Cheap: it is asked four times a second."""
+
+    def keys(self) -> list[KeyRecord]:
+        """All keys, oldest first."""
+
+    def add_key(self, record: KeyRecord) -> None:
+        """Keep a new key."""
+
+    def rotate_key(self, id: str, digest: bytes, previous_until: float | None, expires: float | None) -> bool:  # noqa: A002
+        """Put `digest` in the place of the key's, which becomes `previous`. False: unknown, or revoked meanwhile."""
+
+    def revoke_key(self, id: str, at: float) -> bool:  # noqa: A002 - what a key is named by
+        """Note that the key opens no more. False: no such key. One that is revoked keeps its first `revoked`."""
+
+
+class _Entry(NamedTuple):
+    digest: bytes
+    caller: Caller
+    ends: float
+    """Seconds since 1970; `-inf` for what is revoked, so that no clock revives it."""
+    closed: str
+    """Why it doesn't open after `ends`, for the log."""
+
+
+def make() -> str:
+    """A new key."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def digest_of(key: str, pepper: bytes) -> bytes:
+    """What is stored of a key: HMAC-SHA256 under the pepper."""
+    return hmac.digest(pepper, key.encode("utf-8", "surrogateescape"), "sha256")
+
+
+class Keyring:
+    """The keys that open the appliance, in memory: a snapshot of the store, renewed by `Watch`.
+
+    Nobody is let in on a snapshot that wasn't confirmed for five seconds: a key in it may have been revoked.
+    """
+
+    def __init__(
+        self,
+        pepper: bytes,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pepper = pepper
+        self._clock = clock
+        self._monotonic = monotonic
+        self._entries: dict[bytes, _Entry] = {}
+        self._fleeting: dict[bytes, float] = {}
+        self._confirmed = -inf
+
+    def renew(self, records: Iterable[KeyRecord]) -> None:
+        """Take what the store holds now in place of the whole snapshot."""
+        entries: dict[bytes, _Entry] = {}
+        for record in records:
+            caller = record.caller
+            ends = inf if record.expires is None else record.expires
+            closed = "expired"
+            if record.revoked is not None:
+                ends, closed = -inf, "revoked"
+            if record.previous is not None:
+                until = -inf if record.previous_until is None else min(ends, record.previous_until)
+                why = closed if until == ends else "rotated"
+                entries[record.previous] = _Entry(record.previous, caller, until, why)
+            entries[record.digest] = _Entry(record.digest, caller, ends, closed)
+        self._entries = entries
+
+    def confirm(self, at: float) -> None:
+        """Note that the snapshot is what the store held `at` that second of the monotonic clock."""
+        self._confirmed = at
 
     def lend(self, seconds: float) -> str:
         """Make a key that lives in memory only, for `seconds`: benchmarks on this host use one."""
-        key = PREFIX + secrets.token_urlsafe(32)
-        digest = self._digest(key)
-        self._fleeting = {known: ends for known, ends in self._fleeting.items() if ends > time.monotonic()}
-        self._fleeting[digest] = time.monotonic() + seconds
+        now = self._monotonic()
+        key = make()
+        self._fleeting = {known: ends for known, ends in self._fleeting.items() if ends > now}
+        self._fleeting[digest_of(key, self._pepper)] = now + seconds
         return key
 
-    def authenticate(self, presented: str | None) -> Caller:
-        """Whose key it is. Raises `Unauthenticated` for none or an unknown one."""
-        if not presented:
-            raise Unauthenticated(
-                "no API key: send `Authorization: Bearer <key>` or `x-api-key: <key>`", code="missing_api_key"
+    def authenticate(self, presented: str) -> Caller:
+        """Whose key it is.
+
+        Raises `Unauthenticated`, the same for whatever is wrong with the key, or `BooksUnavailable` when it
+        can't be told, since the store hasn't been read for too long.
+        """
+        if self._monotonic() - self._confirmed > _STALE_SECONDS:
+            raise BooksUnavailable(
+                "keys can't be checked at the moment; try again shortly", code="keys_unavailable", retry_after=5
             )
-        digest = self._digest(presented[:_LONGEST])
-        caller = self._callers.get(digest)
-        if caller is not None:
-            return caller
-        if self._fleeting.get(digest, 0) > time.monotonic():
-            return Caller("key_local")
-        raise Unauthenticated("this API key is not known here", code="invalid_api_key")
-
-    def _digest(self, key: str) -> bytes:
-        return hmac.digest(self._pepper, key.encode("utf-8", "surrogateescape"), "sha256")
-
-
-def _broken(file: Path, what: str) -> Invalid:
-    way_out = "restore it from a backup, or delete pepper and keys.json both: a new key is then shown at the next start"
-    return Invalid(str(file), [Problem("", f"{what}; {way_out}")])
+        digest = digest_of(presented[:_LONGEST], self._pepper)
+        entry = self._entries.get(digest)
+        if entry is None or not hmac.compare_digest(entry.digest, digest):
+            if self._fleeting.get(digest, -inf) > self._monotonic():
+                return Caller("key_local")
+            raise unknown("unknown key")
+        if self._clock() >= entry.ends:
+            raise unknown(f"{entry.caller.key_id} is {entry.closed}")
+        return entry.caller
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Replace `path` as a whole, so that a crash leaves the old content or the new."""
-    draft = path.with_suffix(".new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+def unknown(reason: str) -> Unauthenticated:
+    """The one answer to all wrong credentials; `reason` is for the log and tells nobody else anything."""
+    return Unauthenticated("this API key is not known here", code="invalid_api_key", reason=reason)

@@ -7,17 +7,23 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from appliance.accounts.keys import Keys
+from appliance.accounts.keys import Keyring
+from appliance.accounts.reader import Reader
+from appliance.accounts.roles import Permission
+from appliance.accounts.watch import Watch
 from appliance.api import envelope
+from appliance.api.admission import Purpose, Tokens, admit, use_case
 from appliance.api.bodies.base import Body, Bound, parse
-from appliance.config import Limits
+from appliance.config import Accounts, Limits
 from appliance.core import Caller, Dialect, Operation, Request
+from appliance.dispatch.turns import priority_of
 from appliance.engines.fleet import Fleet
 from appliance.errors import BodyTooLarge, Loading, Refused
 from appliance.observe import Metrics
@@ -44,13 +50,17 @@ class CallerGone(Exception):
 
 @dataclass(slots=True)
 class House:
-    """What the API stands on. `limits` may be replaced while running."""
+    """What the API stands on. `limits` and `accounts` may be replaced while running."""
 
-    keys: Keys
+    keys: Keyring
     fleet: Fleet
     pipeline: Pipeline
     metrics: Metrics
     limits: Limits
+    accounts: Accounts
+    watch: Watch
+    usage: Reader
+    identity: Tokens | None = None
 
 
 def request_id(scope: Scope) -> str:
@@ -74,18 +84,6 @@ def logged(id_: str) -> str:
     if _MACHINE_MADE.fullmatch(id_):
         return id_
     return f"sha256_{hashlib.sha256(id_.encode()).hexdigest()[:16]}"
-
-
-def authenticate(scope: Scope, keys: Keys) -> Caller:
-    """Who calls, by `Authorization: Bearer` or `x-api-key`. Raises `Unauthenticated`."""
-    presented = None
-    for name, value in scope["headers"]:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            presented = value[7:].strip().decode("latin-1")
-            break
-        if name == b"x-api-key":
-            presented = value.strip().decode("latin-1")
-    return keys.authenticate(presented)
 
 
 async def read_body(receive: Receive, most: int) -> bytes:
@@ -113,13 +111,18 @@ async def read_body(receive: Receive, most: int) -> bytes:
 class HttpReply:
     """A `Reply` over ASGI."""
 
-    __slots__ = ("_dialect", "_id", "_send", "begun")
+    __slots__ = ("_dialect", "_id", "_noted", "_send", "begun")
 
     def __init__(self, send: Send, id_: str, dialect: Dialect) -> None:
         self._send = send
         self._id = id_
         self._dialect = dialect
+        self._noted: tuple[tuple[bytes, bytes], ...] = ()
         self.begun = False
+
+    def note(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """Send `headers`, too, at the head of what comes."""
+        self._noted += tuple(headers)
 
     async def whole(self, body: bytes) -> None:
         """Send a JSON answer under 200."""
@@ -128,7 +131,7 @@ class HttpReply:
     async def begin(self) -> None:
         """Send the head of an event stream."""
         self.begun = True
-        headers = [*_STREAM_HEAD, (b"x-request-id", self._id.encode())]
+        headers = [*_STREAM_HEAD, (b"x-request-id", self._id.encode()), *self._noted]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def frames(self, data: bytes) -> None:
@@ -145,16 +148,18 @@ class HttpReply:
             await self.frames(envelope.event(refusal, self._dialect, self._id))
             await self.end()
             return
-        extra = [(b"retry-after", b"%d" % refusal.retry_after)] if refusal.retry_after is not None else []
-        await self._answer(refusal.status, envelope.whole(refusal, self._dialect, self._id), extra)
+        self.note(refusal.headers)
+        if refusal.retry_after is not None:
+            self.note([(b"retry-after", b"%d" % refusal.retry_after)])
+        await self._answer(refusal.status, envelope.whole(refusal, self._dialect, self._id))
 
-    async def _answer(self, status: int, body: bytes, extra: list[tuple[bytes, bytes]] | None = None) -> None:
+    async def _answer(self, status: int, body: bytes) -> None:
         self.begun = True
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", self._id.encode()),
-            *(extra or ()),
+            *self._noted,
         ]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
@@ -165,26 +170,29 @@ class Exchange(Response):
 
     background = None
 
-    def __init__(self, house: House, operation: Operation, body: type[Body]) -> None:
+    def __init__(self, house: House, operation: Operation, body: type[Body], permission: Permission) -> None:
         self._house = house
         self._operation = operation
         self._body = body
+        self.permission = permission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the exchange. Never raises but for a bug in the server underneath."""
         id_ = request_id(scope)
         reply = HttpReply(send, id_, self._operation.dialect)
         house = self._house
-        caller = request = None
+        request = None
         try:
-            caller = authenticate(scope, house.keys)
+            caller = await admit(scope, self.permission, house)
+            purpose = use_case(scope, caller, house.accounts.use_cases)
             raw = await read_body(receive, house.limits.body_bytes)
-            request = self._request(logged(id_), caller, raw)
-            await while_listened_to(receive, house.pipeline.run(request, reply))
+            request = self._request(logged(id_), caller, purpose, raw)
+            instead = partial(self._request, logged(id_), caller, purpose, raw)
+            await while_listened_to(receive, house.pipeline.run(request, reply, instead))
         except Refused as refusal:
             house.metrics.refusals.labels(refusal.code or "other").inc()
             if request is None:  # else the pipeline has written its line
-                house.pipeline.refused(logged(id_), caller, self._operation.name, refusal)
+                house.pipeline.refused(logged(id_), scope.get("caller"), self._operation.name, refusal)
             await reply.refuse(refusal)
         except CallerGone:
             pass
@@ -200,11 +208,17 @@ class Exchange(Response):
             logging.getLogger("appliance.api").error("request %s: %s at %s", logged(id_), type(bug).__name__, where)
             await reply.refuse(Failed("the appliance failed; the log has more under this request's id"))
 
-    def _request(self, id_: str, caller: Caller, raw: bytes) -> Request:
+    def _request(self, id_: str, caller: Caller, purpose: Purpose, raw: bytes, model: str | None = None) -> Request:
+        """What `raw` asks for, of `model` instead of the one that it names."""
         body = parse(self._body, raw)
+        if model is not None:
+            body.model = model
         served = self._house.fleet.find(body.model)
         body.check(Bound(self._house.limits, served.context_length))
-        model = body.model
+        model, usage_wanted = body.model, body.wants_usage()  # before `payload` sets what is ours to set
+        priority = priority_of(purpose.service_class, served)
+        payload = body.payload(served.upstream_name, served.default_tokens, priority)
+        prompt, completion = body.most_tokens(payload, served.context_length)
         return Request(
             id=id_,
             caller=caller,
@@ -212,8 +226,12 @@ class Exchange(Response):
             model=model,
             stream=body.wants_stream(),
             choices=body.wanted_choices(),
-            usage_wanted=body.wants_usage(),
-            payload=body.payload(served.upstream_name, served.default_tokens),
+            usage_wanted=usage_wanted,
+            payload=payload,
+            most_prompt_tokens=prompt,
+            most_completion_tokens=completion,
+            use_case=purpose.use_case,
+            service_class=purpose.service_class,
         )
 
 

@@ -1,28 +1,28 @@
-"""Everything that can be reached from outside, on one screen. What is not here is a 404."""
+"""Everything that can be reached from outside, and what it takes to do so. What is not here is a 404."""
 
 from __future__ import annotations
 
 import logging
 import time
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from appliance.api import envelope
+from appliance.accounts.roles import Permission
+from appliance.api import admin, envelope, pages, usage
+from appliance.api.admission import Access, Guarded
 from appliance.api.bodies import anthropic, chat, embeddings, responses
 from appliance.api.bodies.base import Body
-from appliance.api.exchange import Exchange, Failed, House, authenticate, logged, request_id
+from appliance.api.exchange import Exchange, Failed, House, logged, request_id
 from appliance.core import Dialect, Operation, Task
 from appliance.engines.engine import State
 from appliance.errors import MethodNotAllowed, NotFound, Refused
-
-Permission = Literal["public", "user"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,6 @@ class ModelRoute:
     body: type[Body]
     operation: Operation
     summary: str
-    permission: Permission = "user"
 
 
 def _chat(name: str, path: str, text_field: str, dialect: Dialect = Dialect.CHAT_COMPLETIONS) -> Operation:
@@ -66,18 +65,25 @@ MODEL_ROUTES = (
     ModelRoute(embeddings.Score, _embedding("score", "/v1/score", "text_2"), "Score how alike texts are, pair by pair"),
 )
 
-PLAIN_ROUTES: dict[str, Permission] = {
-    "/v1/models": "user",
-    "/v1/models/{model}": "user",
-    "/health/live": "public",
-    "/health/ready": "public",
-    "/metrics": "public",  # model names and counts only
-    "/docs": "public",
-    "/docs/{asset}": "public",
-    "/openapi.json": "public",
+ROUTES: dict[tuple[str, str], Access] = {
+    **{("POST", route.operation.path): Permission.ASK for route in MODEL_ROUTES},
+    ("GET", "/v1/models"): Permission.SEE_MODELS,
+    ("GET", "/v1/models/{model}"): Permission.SEE_MODELS,
+    ("GET", "/v1/usage"): Permission.SEE_OWN_USAGE,
+    ("GET", "/admin/keys"): Permission.SEE_KEYS,
+    ("POST", "/admin/keys"): Permission.MANAGE_KEYS,
+    ("POST", "/admin/keys/{id}/rotate"): Permission.MANAGE_KEYS,
+    ("POST", "/admin/keys/{id}/revoke"): Permission.MANAGE_KEYS,
+    ("GET", "/admin/usage"): Permission.SEE_USAGE,
+    ("GET", "/admin/events"): Permission.SEE_USAGE,
+    ("GET", "/health/live"): "public",
+    ("GET", "/health/ready"): "public",
+    ("GET", "/metrics"): "public",  # model names and counts only
+    ("GET", "/docs"): "public",
+    ("GET", "/docs/{asset}"): "public",
+    ("GET", "/openapi.json"): "public",
 }
-
-_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+"""Every route, and the permission that it needs. One that isn't here keeps the appliance from starting."""
 
 
 class Door(FastAPI):
@@ -127,14 +133,40 @@ def build(house: House, version: str) -> Door:
     for route in MODEL_ROUTES:
         _add_model_route(app, house, route)
     _add_models(app, house)
+    admin.add(app, house)
+    usage.add(app, house)
     _add_health(app, house)
-    _add_docs(app)
+    pages.add(app, [*(route.body for route in MODEL_ROUTES), *admin.BODIES])
     _add_errors(app, house)
+    guard(app, house)
     return app
 
 
+def guard(app: FastAPI, house: House) -> None:
+    """Put each route of `app`, FastAPI's own too, behind the permission that ROUTES states for it.
+
+    Raises `RuntimeError` for a route that states none, and for a permission that no route needs.
+    """
+    stale = set(ROUTES)
+    for route in app.routes:
+        if type(route) not in (Route, APIRoute) or not isinstance(route, Route) or not route.methods:
+            raise RuntimeError(f"{route!r} is no plain route, so nothing can be stated for what lies behind it")
+        needs: dict[str, Access] = {}
+        for method in route.methods:
+            stated = ("GET" if method == "HEAD" else method, route.path_format)
+            if stated not in ROUTES:
+                raise RuntimeError(f"{method} {route.path} states no permission; add it to ROUTES")
+            needs[method] = ROUTES[stated]
+            stale.discard(stated)
+        route.app = Guarded(route.app, needs, house)
+    if stale:
+        raise RuntimeError(f"ROUTES states permissions for what is no route: {sorted(stale)}")
+
+
 def _add_model_route(app: Door, house: House, route: ModelRoute) -> None:
-    exchange = app.exchanges[route.operation.path] = Exchange(house, route.operation, route.body)
+    exchange = app.exchanges[route.operation.path] = Exchange(
+        house, route.operation, route.body, Permission(ROUTES["POST", route.operation.path])
+    )
 
     async def answer() -> Response:
         return exchange
@@ -175,7 +207,6 @@ def _add_models(app: FastAPI, house: House) -> None:
         openapi_extra={"security": [{"key": []}]},
     )
     async def list_models(request: Request) -> Response:
-        authenticate(request.scope, house.keys)
         shape = "anthropic-version" in request.headers
         data = [describe(name, anthropic_shape=shape) for name in sorted(house.fleet.served)]
         if shape:
@@ -185,7 +216,6 @@ def _add_models(app: FastAPI, house: House) -> None:
 
     @app.get("/v1/models/{model:path}", tags=["Models"], summary="One model", openapi_extra={"security": [{"key": []}]})
     async def one_model(request: Request, model: str) -> Response:
-        authenticate(request.scope, house.keys)
         return JSONResponse(describe(model, anthropic_shape="anthropic-version" in request.headers))
 
 
@@ -214,50 +244,14 @@ def _state(state: State | None) -> str:
     return str(state) if state is not None else "endpoint"
 
 
-def _add_docs(app: FastAPI) -> None:
-    static = resources.files("fastapi_offline") / "static"
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title=app.title,
-            swagger_js_url="/docs/swagger-ui-bundle.js",
-            swagger_css_url="/docs/swagger-ui.css",
-            swagger_favicon_url="/docs/favicon.png",
-        )
-
-    @app.get("/docs/{asset}", include_in_schema=False)
-    async def docs_asset(asset: str) -> Response:
-        if asset not in _ASSETS:
-            raise NotFound("there is no such page here", code="unknown_path")
-        return Response((static / asset).read_bytes(), media_type=_ASSETS[asset])
-
-    plain = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            schema = plain()
-            components = schema.setdefault("components", {})
-            components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            schemas = components.setdefault("schemas", {})
-            for route in MODEL_ROUTES:
-                body = route.body.model_json_schema(ref_template="#/components/schemas/{model}")
-                for name, part in {**body.pop("$defs", {}), route.body.__name__: body}.items():
-                    if schemas.setdefault(name, part) != part:
-                        raise RuntimeError(f"two bodies have a part named {name}; rename one")
-        return app.openapi_schema or {}
-
-    app.openapi = openapi  # type: ignore[method-assign]
-
-
 def _add_errors(app: FastAPI, house: House) -> None:
     def answer(request: Request, refusal: Refused, headers: dict[str, str] | None = None) -> Response:
         id_ = request_id(request.scope)
         house.metrics.refusals.labels(refusal.code or "other").inc()
-        house.pipeline.refused(logged(id_), None, None, refusal)
+        house.pipeline.refused(logged(id_), request.scope.get("caller"), None, refusal)
         body = envelope.whole(refusal, envelope.dialect_of(request.url.path), id_)
-        return Response(body, refusal.status, headers, media_type="application/json")
+        again = {"retry-after": str(refusal.retry_after)} if refusal.retry_after is not None else {}
+        return Response(body, refusal.status, {**again, **(headers or {})}, media_type="application/json")
 
     @app.exception_handler(Refused)
     async def refused(request: Request, refusal: Refused) -> Response:

@@ -13,7 +13,8 @@ A prompt may hold directives, `name=value` anywhere in its text:
 
 An engine's own faults come from fault.json in its weights, or from faults.json in its home, read anew at
 each use: start (crash, never, mute), slow (seconds), linger (ignores SIGTERM), brood (grandchildren),
-stall (no token moves any more). What it hears goes to heard.jsonl in its home, a line for each event.
+stall (no token moves any more), cache (how full it says its KV cache is). What it hears goes to heard.jsonl
+in its home, a line for each event.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import heapq
 import itertools
 import json
 import os
@@ -330,6 +332,8 @@ class Engine:
         self.home = Path(os.environ["HOME"])
         self.dead = asyncio.Event()  # the worker was killed: nothing is generated any more
         self.ended = asyncio.Event()  # the server is to exit
+        self.places = options.max_num_seqs or 256
+        self.waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap, as vLLM keeps it
         self.running = self.generated = self.prompted = 0
 
     def fault(self, name: str) -> Any:
@@ -399,7 +403,7 @@ class Engine:
             return await self._plain(writer, 503 if self.dead.is_set() else 200, b"", "text/plain")
         if (method, path) == ("GET", "/metrics"):
             return await self._plain(writer, 200, self.metrics(), "text/plain")
-        if method != "POST" or path not in {*GENERATE, *POOL, "/v1/messages/count_tokens"}:
+        if method != "POST" or path not in {*GENERATE, *POOL, "/v1/messages/count_tokens", "/tokenize"}:
             return await self._plain(writer, 404, b'{"detail":"Not Found"}')
         body = json.loads(raw)
         if prompt_of(body) != "ready?":
@@ -419,6 +423,9 @@ class Engine:
         if path.endswith("count_tokens"):
             answer = {"input_tokens": size, "context_management": {"original_input_tokens": size}}
             return await self._plain(writer, 200, dumps(answer).encode())
+        if path == "/tokenize":
+            answer = {"count": size, "max_model_len": self.longest, "tokens": list(range(size))}
+            return await self._plain(writer, 200, dumps(answer).encode())
         directives = dict(_DIRECTIVE.findall(prompt))
         if self.fault("start") == "mute" or directives.get("fault") == "silent":
             await asyncio.Event().wait()
@@ -428,22 +435,49 @@ class Engine:
             raise Refusal(500, f"no such thing: {prompt}")
         if directives.get("fault") == "html":
             return await self._plain(writer, 200, b"<html>It works!</html>", "text/html")
-        self.running += 1
+        await self._turn(int(body.get("priority", 0)))
         self.prompted += size
         try:
             if path in POOL:
                 return await self._plain(writer, 200, dumps(self.pool(path, body, size)).encode())
-            return await self._generate(path, body, size, directives, writer)
+            answering = GENERATE[path](body, self.name, size)
+            try:
+                return await self._generate(answering, body, directives, writer)
+            finally:
+                if prompt != "ready?":
+                    self.hear("computed", prompt_tokens=size, completion_tokens=answering.count)
         except BaseException:
             self.hear("gone", tokens=self.generated)
             raise
         finally:
-            self.running -= 1
+            self._leave()
+
+    async def _turn(self, priority: int) -> None:
+        """Wait for one of the places: those of `--max-num-seqs`, by priority and then by arrival."""
+        if self.running < self.places:
+            self.running += 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        heapq.heappush(self.waiting, (priority, next(_numbers), turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._leave()
+            raise
+
+    def _leave(self) -> None:
+        """Give a place to the next that hasn't gone."""
+        while self.waiting:
+            _, _, turn = heapq.heappop(self.waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self.running -= 1
 
     async def _generate(
-        self, path: str, body: dict[str, Any], size: int, directives: dict[str, str], writer: asyncio.StreamWriter
+        self, answer: Answer, body: dict[str, Any], directives: dict[str, str], writer: asyncio.StreamWriter
     ) -> None:
-        answer = GENERATE[path](body, self.name, size)
         answer.call = directives.get("call")
         limit = body.get("max_completion_tokens") or body.get("max_tokens") or body.get("max_output_tokens") or 8
         wanted = float(directives.get("tokens", min(limit, 8)))
@@ -571,7 +605,8 @@ class Engine:
         label = f'{{engine="0",model_name="{self.name}"}}'
         lines = {
             "num_requests_running": self.running,
-            "num_requests_waiting": 0,
+            "num_requests_waiting": len(self.waiting),
+            "kv_cache_usage_perc": float(self.fault("cache") or 0),
             "prompt_tokens_total": self.prompted,
             "generation_tokens_total": self.generated,
             "generation_tokens_created": 1.7953304643610623e09,
@@ -586,6 +621,7 @@ def main() -> None:
     for name in ("--uds", "--model", "--served-model-name", "--runner"):
         parser.add_argument(name)
     parser.add_argument("--max-model-len", type=int)
+    parser.add_argument("--max-num-seqs", type=int)
     options, _ = parser.parse_known_args()
     asyncio.run(Engine(options).run())
 

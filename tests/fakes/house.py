@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ import psutil
 import yaml
 
 from appliance import control
+from appliance.__main__ import main
 from appliance.errors import NotRunning
 from appliance.weights import manifest
 from appliance.weights.card import load_card
@@ -95,6 +98,13 @@ class House:
         self.settings |= changed
         self.config.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         return self.config
+
+    def keys(self, *arguments: str) -> Any:
+        """What `appliance keys ... --json` prints."""
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            status = main(["keys", *arguments, "--json", "--config", str(self.config)])
+        assert status == 0, output.getvalue()
+        return json.loads(output.getvalue())
 
     def break_engines(self, **faults: Any) -> None:
         """Give all engines a fault from now on; none heals them."""

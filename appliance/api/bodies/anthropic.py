@@ -147,6 +147,8 @@ class Thinking(Part):
 class CountTokens(Body):
     """POST /v1/messages/count_tokens."""
 
+    takes_priority = False  # the engine hears it in a header here, see `Upstream.post`
+
     messages: Annotated[Items[Turn], Field(min_length=1)]
     system: Text | Items[TextBlock] | None = None
     tools: Items[AnthropicTool] | None = None
@@ -175,6 +177,10 @@ class CountTokens(Body):
         if self.output_config is not None and self.output_config.format is not None:
             bound.json("output_config.format.schema", self.output_config.format.schema_)
 
+    def most_tokens(self, payload: bytes, context_length: int | None) -> tuple[int, int]:
+        """Nothing is computed: tokens are only counted."""
+        return 0, 0
+
 
 class Messages(CountTokens):
     """POST /v1/messages."""
@@ -196,6 +202,10 @@ class Messages(CountTokens):
         super().check(bound)
         bound.output_tokens("max_tokens", self.max_tokens)
         bound.most("stop_sequences", len(self.stop_sequences or ()), bound.limits.stop_sequences)
+
+    def most_tokens(self, payload: bytes, context_length: int | None) -> tuple[int, int]:
+        """As for every body that is answered."""
+        return Body.most_tokens(self, payload, context_length)
 
     def prepare(self, output_tokens: int | None) -> None:
         """Bind the arguments of a call that must be made to the tool's schema: else vLLM takes any JSON for them."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from itertools import islice
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from appliance.config import Limits
 from appliance.errors import BadRequest
 
-B = TypeVar("B", bound="Body")
+B = TypeVar("B", bound="Part")
 T = TypeVar("T")
 
 Text = Annotated[str, StringConstraints(strict=True)]
@@ -45,6 +46,12 @@ _MOST_VALUES = 1_000_000
 _MOST_STRUCTURE = 50_000
 """Keys, lists and objects in a body; each takes a hundred times the time and memory of a number."""
 _MOST_STRINGS = 100_000
+UNKNOWN_CONTEXT = 131_072
+"""Tokens that a model may take whose context length isn't told: only an endpoint's, and its config can tell it."""
+_TEMPLATE_TOKENS = 256
+"""Tokens that a model's chat template adds of its own at most, such as a default system prompt."""
+_MEDIA = (b'"data:', b'"media_type":', b'"input_audio":')
+"""What stands in a payload with an image or audio, in one dialect or another."""
 _MOST_ERRORS = 20
 _LONGEST_ECHO = 200
 """Characters of a caller's own words in an error."""
@@ -141,6 +148,9 @@ def refuse(param: str, message: str, code: str = "invalid_value") -> NoReturn:
 class Body(Part):
     """A whole request body."""
 
+    takes_priority: ClassVar[bool] = True
+    """Whether the engine's own body has a field `priority`."""
+
     model: NonEmpty = Field(description="Public name of the model, as listed by /v1/models.")
 
     def check(self, bound: Bound) -> None:
@@ -158,14 +168,51 @@ class Body(Part):
         """How many answers the engine must finish."""
         return 1
 
+    def prompts(self) -> int:
+        """How many prompts there are."""
+        return 1
+
     def prepare(self, output_tokens: int | None) -> None:
         """Set what only we may set, and the card's `output_tokens` where the caller named no limit."""
 
-    def payload(self, upstream_model: str, output_tokens: int | None = None) -> bytes:
-        """The JSON that the engine hears: known fields that the caller set, and ours."""
+    def output_limit(self) -> int | None:
+        """Tokens of one answer at most, once `payload` has set what is ours to set; None: what the context holds."""
+        limits = (getattr(self, name, None) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"))
+        return max(filter(None, limits), default=None)
+
+    def most_tokens(self, payload: bytes, context_length: int | None) -> tuple[int, int]:
+        """Tokens of the prompt and of all answers that the engine can come to at most with this `payload`."""
+        room = context_length or UNKNOWN_CONTEXT
+        prompt = room * self.prompts()
+        if not any(mark in payload for mark in _MEDIA):  # what media come to is known to the model only
+            text = tokens_in(payload)
+            if b'"tool' in payload or b'"function_call"' in payload:  # templates write them out with more space
+                text += 2 * sum(payload.count(mark) for mark in b",:[]{}")
+            prompt = min(text + _TEMPLATE_TOKENS, prompt)
+        return prompt, self.wanted_choices() * min(self.output_limit() or room, room)
+
+    def payload(self, upstream_model: str, output_tokens: int | None = None, priority: int | None = None) -> bytes:
+        """The JSON that the engine hears: known fields that the caller set, and ours.
+
+        `priority` (lower is earlier) is for engines that schedule by it; None where it is not one.
+        """
         self.prepare(output_tokens)
         self.model = upstream_model
-        return self.__pydantic_serializer__.to_json(self, exclude_unset=True, by_alias=True)
+        payload = self.__pydantic_serializer__.to_json(self, exclude_unset=True, by_alias=True)
+        if priority is None or not self.takes_priority:
+            return payload
+        # no field of ours, since a caller's own would then be one, too
+        return b'%b,"priority":%d}' % (payload[:-1], priority)
+
+
+def tokens_in(text: bytes) -> int:
+    """Tokens that `text` (UTF-8) comes to at most: each is a byte at least, of the text as tokenizers normalize it."""
+    if text.isascii():
+        return len(text)
+    plain = text.decode()
+    # one character may become 18: U+FDFA, with the tokenizers of many embedding models
+    forms = (unicodedata.normalize(form, plain) for form in ("NFC", "NFKC"))
+    return max([len(text), *(len(form.encode()) for form in forms if form is not plain)])
 
 
 def parse(kind: type[B], raw: bytes) -> B:

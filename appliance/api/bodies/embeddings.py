@@ -6,14 +6,40 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from appliance.api.bodies.base import ACCOUNT, Body, Bound, Items, Part, Text, TokenIds, Tokens, ignored, refuse
+from appliance.api.bodies.base import (
+    ACCOUNT,
+    Body,
+    Bound,
+    Items,
+    Part,
+    Text,
+    TokenIds,
+    Tokens,
+    ignored,
+    refuse,
+    tokens_in,
+)
 
 TextOrTexts = (
     Annotated[Text, Field(min_length=1)] | Annotated[Items[Annotated[Text, Field(min_length=1)]], Field(min_length=1)]
 )
+_MARKS = 8
+"""Tokens with which a model tells the two texts of a pair apart, at most."""
 
 
-class Embeddings(Body):
+class Reading(Body):
+    """A body that is read and not answered in words."""
+
+    def most_tokens(self, payload: bytes, context_length: int | None) -> tuple[int, int]:
+        """Marks around a text are no more than its quotes and comma."""
+        return tokens_in(payload) + self.repeated_tokens(), 0
+
+    def repeated_tokens(self) -> int:
+        """What text that the model reads again and again comes to at most."""
+        return 0
+
+
+class Embeddings(Reading):
     """POST /v1/embeddings."""
 
     input: TextOrTexts | TokenIds | Annotated[Items[TokenIds], Field(min_length=1)]
@@ -34,7 +60,7 @@ class DocumentText(Part):
     text: Text
 
 
-class Rerank(Body):
+class Rerank(Reading):
     """POST /v1/rerank."""
 
     query: Annotated[Text, Field(min_length=1)]
@@ -48,12 +74,16 @@ class Rerank(Body):
         """Hold the number of documents to the limits."""
         bound.most("documents", len(self.documents), bound.limits.inputs)
 
+    def repeated_tokens(self) -> int:
+        """The query stands beside each document, and so do the marks around it."""
+        return (tokens_in(self.query.encode()) + _MARKS) * len(self.documents)
+
     def prepare(self, output_tokens: int | None) -> None:
         """The engine takes documents as plain strings."""
         self.documents = [item if isinstance(item, str) else item.text for item in self.documents]
 
 
-class Score(Body):
+class Score(Reading):
     """POST /v1/score: how alike the texts of `text_1` and `text_2` are, pair by pair."""
 
     text_1: TextOrTexts
@@ -67,3 +97,10 @@ class Score(Body):
         bound.most("text_2", second, bound.limits.inputs)
         if first not in (1, second):
             refuse("text_1", "text_1 must be one text, or as many as text_2")
+
+    def repeated_tokens(self) -> int:
+        """One text stands beside each of several."""
+        texts = len(self.text_2) if isinstance(self.text_2, list) else 1
+        first = [self.text_1] if isinstance(self.text_1, str) else self.text_1
+        repeated = tokens_in(first[0].encode()) if len(first) == 1 else 0
+        return (repeated + _MARKS) * texts

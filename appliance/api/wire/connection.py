@@ -51,8 +51,9 @@ _TARGET = re.compile(
 )
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
-# Two of one of these would be read as the first by one program and as the last by another.
-_ONCE = (b"authorization", b"content-length", b"content-type", b"expect", b"host", b"transfer-encoding")
+# Two of one of these would be read as the first by one program and as the last by another. So would two credentials:
+# those get the 401 of every wrong one (api/admission.py).
+_ONCE = (b"content-length", b"content-type", b"expect", b"host", b"transfer-encoding")
 
 
 class _Phase(Enum):

@@ -300,6 +300,7 @@ def test_the_engine_hears_known_fields_only_and_ours(client: httpx.Client, share
     }
     assert client.post("/v1/chat/completions", json=CHAT | asked).status_code == 200
     assert shared.house.heard()[-1]["body"] == CHAT | {
+        "priority": 10,
         "temperature": 0.5,
         "stream": True,
         "stream_options": {"include_usage": True},

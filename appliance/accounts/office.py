@@ -1,0 +1,64 @@
+"""Keys, books and usage over one store: opened together, told of changes together, closed together."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from appliance.accounts.bookkeeper import Bookkeeper
+from appliance.accounts.keys import Keyring
+from appliance.accounts.opening import Credentials, open_registry, open_store
+from appliance.accounts.reader import Reader
+from appliance.accounts.registry import Registry
+from appliance.accounts.store import Store
+from appliance.accounts.watch import Watch
+from appliance.config import Accounts, Allowance, Config
+
+
+class Office:
+    """What the appliance has of `appliance.accounts` while it runs."""
+
+    def __init__(self, store: Store, registry: Registry, pepper: bytes, accounts: Accounts) -> None:
+        self.keys = Keyring(pepper)
+        self.watch = Watch(self.keys, registry, tell=self._allow)
+        # the name of this run, so that whoever shares the books can tell what it left open
+        self.bookkeeper = Bookkeeper(store, accounts, appliance=f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        self.reader = Reader(store, accounts)
+        self._store = store
+        self._watching: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, config: Config, credentials: Credentials, outlet: Path | None) -> Office:
+        """Open the store, read the keys and take the books over; `outlet` leads to PostgreSQL, where that is the store.
+
+        Raises `Invalid` for what is wrong in the config or the state folder, `BooksUnavailable` when the store
+        can't be opened.
+        """
+        store = await asyncio.to_thread(open_store, config, outlet, credentials)
+        registry, pepper = await asyncio.to_thread(open_registry, config, store, credentials)
+        office = cls(store, registry, pepper, config.settings.accounts)
+        await office.watch.look()
+        await office.bookkeeper.open()
+        office._watching = asyncio.create_task(office.watch.run())
+        return office
+
+    def apply(self, accounts: Accounts) -> None:
+        """Other settings hold from now on."""
+        self.bookkeeper.apply(accounts=accounts)
+        self.reader.apply(accounts=accounts)
+
+    async def close(self, seconds: float) -> None:
+        """Grant nothing more, and write what is settled, for `seconds` at most."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await self.bookkeeper.close(seconds)
+        self.watch.close()
+        self.reader.close()
+        await asyncio.to_thread(self._store.close)
+
+    def _allow(self, keys: Mapping[str, Allowance]) -> None:
+        self.bookkeeper.apply(keys=keys)
+        self.reader.apply(keys=keys)

@@ -1,0 +1,121 @@
+"""What /admin/keys takes and shows. The command line takes and shows the same."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, AwareDatetime, Field, TypeAdapter, ValidationError, model_validator
+
+from appliance.accounts.keys import KeyRecord
+from appliance.accounts.registry import KeyOrder
+from appliance.api.bodies.base import Items, Part, Text, refuse
+from appliance.config import Allowance
+from appliance.config.accounts import PersonName, UseCaseName, printable
+from appliance.core import Role, ServiceClass
+
+_DAY = 86_400.0
+_LONGEST_DAYS = 3660
+_LONGEST_OVERLAP_HOURS = 24 * 90
+
+_PERSON: TypeAdapter[str] = TypeAdapter(PersonName)
+
+
+def _person(name: str) -> str:
+    try:
+        return _PERSON.validate_python(name)
+    except ValidationError:
+        raise ValueError("must be 1 to 128 printable characters, none of them a slash or a colon") from None
+
+
+Person = Annotated[Text, AfterValidator(_person)]
+Days = Annotated[float, Field(gt=0, le=_LONGEST_DAYS)]
+
+
+class Ending(Part):
+    """When a key ends: one of both, or neither."""
+
+    expires: AwareDatetime | None = Field(None, description="When it ends, such as `2027-03-31T18:00:00+02:00`.")
+    expires_in_days: Days | None = Field(None, description=f"Or in how many days; at most {_LONGEST_DAYS}.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.expires is not None and self.expires_in_days is not None:
+            raise ValueError("give either expires or expires_in_days")
+        return self
+
+    def ends(self, now: float) -> float | None:
+        """Seconds since 1970. Raises `BadRequest` for a time that is over."""
+        if self.expires_in_days is not None:
+            return now + self.expires_in_days * _DAY
+        if self.expires is None:
+            return None
+        if not now < self.expires.timestamp() <= now + _LONGEST_DAYS * _DAY:
+            refuse("expires", f"expires must lie in the next {_LONGEST_DAYS} days")
+        return self.expires.timestamp()
+
+
+class NewKey(Ending):
+    """POST /admin/keys."""
+
+    name: Annotated[Text, Field(max_length=128), AfterValidator(printable)] = Field(
+        "", description="What it is for, in your own words."
+    )
+    user: Person | None = Field(None, description="Whose it is; what the user may use counts over all their keys.")
+    team: Person | None = Field(None, description="On which team's account.")
+    role: Role = Field(Role.USER, description="See the table of roles.")
+    use_cases: Items[UseCaseName] = Field([], description="What it may name in `X-Use-Case`, of `accounts.use_cases`.")
+    service_class: ServiceClass = Field(ServiceClass.STANDARD, description="`interactive`, `standard` or `batch`.")
+    allowance: Allowance | None = Field(
+        None, description="What it may use, instead of `accounts.each_key`; fields as in `Allowance` of the config."
+    )
+
+    def order(self, now: float) -> KeyOrder:
+        """As the registry takes it. Raises `BadRequest`."""
+        return KeyOrder(
+            name=self.name,
+            user=self.user,
+            team=self.team,
+            role=self.role,
+            use_cases=frozenset(self.use_cases),
+            service_class=self.service_class,
+            allowance=self.allowance,
+            expires=self.ends(now),
+        )
+
+
+class Rotation(Ending):
+    """POST /admin/keys/{id}/rotate."""
+
+    overlap_hours: Annotated[float, Field(ge=0, le=_LONGEST_OVERLAP_HOURS)] = Field(
+        24, description="How long the old key opens beside the new one; 0: not any more."
+    )
+
+
+def described(record: KeyRecord) -> dict[str, Any]:
+    """A key as administrators see it: never what opens, nor its digest. Times as RFC 3339 has them."""
+    now = time.time()
+    return {
+        "id": record.id,
+        "object": "key",
+        "name": record.name,
+        "state": record.state(now),
+        "user": record.user,
+        "team": record.team,
+        "role": record.role,
+        "use_cases": sorted(record.use_cases),
+        "service_class": record.service_class,
+        "allowance": record.allowance.model_dump(exclude_none=True) if record.allowance is not None else None,
+        "created": _written(record.created),
+        "created_by": record.created_by,
+        "expires": _written(record.expires),
+        "revoked": _written(record.revoked),
+        "previous_until": _written(record.previous_until),
+    }
+
+
+def _written(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

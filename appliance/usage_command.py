@@ -1,0 +1,149 @@
+"""`appliance usage`: who used how much, straight from the store, so it works whether the appliance runs or not."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
+from appliance.commands import OK, write
+
+if TYPE_CHECKING:
+    from appliance.accounts.entries import Account, Balance, Used
+    from appliance.accounts.statement import By, Question, Row
+    from appliance.accounts.terms import Terms
+
+_BAR = 12
+
+
+def month(text: str) -> date:
+    """The first day of a month such as `2026-11`."""
+    try:
+        return date.fromisoformat(f"{text}-01")
+    except ValueError:
+        raise argparse.ArgumentTypeError("give a month such as 2026-11") from None
+
+
+def by(text: str) -> tuple[By, ...]:
+    """What sums are kept apart by."""
+    from appliance.accounts.statement import By
+
+    words = text.split(",")
+    if len(set(words)) < len(words) or not set(words) <= set(By):
+        raise argparse.ArgumentTypeError(f"give some of {', '.join(By)}, each once, with commas")
+    return tuple(map(By, words))
+
+
+def usage(options: argparse.Namespace) -> int:
+    """Show who used how much in a month."""
+    from appliance import config
+    from appliance.accounts.calendar import Calendar
+    from appliance.accounts.entries import Used
+    from appliance.accounts.opening import open_store
+    from appliance.accounts.statement import Question, csv_lines, figures, heading, month_of, pages
+    from appliance.accounts.terms import Terms
+    from appliance.egress.owner import as_owner
+
+    loaded = config.load(options.config)
+    accounts = loaded.settings.accounts
+    first = options.month or date.fromisoformat(Calendar(accounts.zone).at(time.time()).month)
+    question, total = Question(*month_of(first), options.by), Used()
+    # as root, too: what root made there would lock the appliance's own user out
+    with as_owner(loaded.state) if loaded.state.exists() else contextlib.nullcontext():
+        store = open_store(loaded)
+        try:
+            rows = [row for page in pages(store, question, total) for row in page]
+            keys = store.keys()
+            held = _accounts(question, rows)
+            balances = store.balances(held.values()) if held else {}
+        finally:
+            store.close()
+    allowances = {record.id: record.allowance for record in keys if record.allowance is not None}
+    if options.csv:
+        sys.stdout.write(csv_lines([question.columns, *(tuple(row.values()) for row in rows)]))
+    elif options.json:
+        about = heading(question, accounts.time_zone)
+        write(json.dumps({**about, "data": rows, "total": figures(total)}, indent=1))
+    else:
+        shares = {name: _share(Terms(accounts, allowances), account, balances) for name, account in held.items()}
+        whose = {record.id: record.name or record.user or "" for record in keys}
+        write(_text(question, accounts.time_zone, rows, total, shares, whose))
+    return OK
+
+
+def _accounts(question: Question, rows: Sequence[Row]) -> dict[str, Account]:
+    """The month's account of each row, by its name, if rows are of those who hold budgets."""
+    from appliance.accounts.entries import Account, Kind, Scope, Span
+
+    (only,) = question.by if len(question.by) == 1 else (None,)
+    if only is None or str(only) not in list(Kind):
+        return {}
+    names = [str(row[only]) for row in rows if row[only]]
+    return {name: Account(Scope(Kind(str(only)), name), Span.MONTH, question.since.isoformat()) for name in names}
+
+
+def _share(terms: Terms, account: Account, balances: Mapping[Account, Balance]) -> float | None:
+    """How much of its month's budget is used, of the one that is used most; None without one."""
+    from appliance.accounts.entries import Balance
+    from appliance.accounts.statement import amounts
+
+    used = balances.get(account, Balance())
+    budgets = terms.limits(account.scope).budgets
+    return max(
+        (amounts(used, unit)[0] / most for (span, unit), most in budgets.items() if span is account.span), default=None
+    )
+
+
+def _text(
+    question: Question,
+    zone: str,
+    rows: Sequence[Row],
+    total: Used,
+    shares: Mapping[str, float | None],
+    whose: Mapping[str, str],
+) -> str:
+    from appliance.accounts.statement import By, figures
+
+    title = f"{question.since:%Y-%m}, days of {zone}"
+    if not rows:
+        return f"{title}: nothing was used"
+    if not {By.DAY, By.MONTH} & set(question.by):
+        rows = sorted(rows, key=lambda row: -int(row["prompt_tokens"]) - int(row["completion_tokens"]))
+    names = [str(each) for each in question.by]
+    columns = ["requests", "prompt_tokens", "completion_tokens", "euros", *(["unsettled"] if total.unsettled else [])]
+    lines = [[name.replace("_", " ") for name in (*names, *columns)]]
+    lines += [[str(row[name]) or "(none)" for name in names] + _cells(row, columns) for row in rows]
+    lines.append(["total", *[""] * (len(names) - 1), *_cells(figures(total), columns)])
+    bars = [_bar(shares.get(str(row[names[0]]))) for row in rows]
+    notes = ["of the month's budget" if any(bars) else "", *bars, ""]
+    if By.KEY in question.by:
+        notes = [
+            f"{whose.get(str(row['key']), '') if row else 'whose':<24} {note}"
+            for row, note in zip([None, *rows, {"key": ""}], notes, strict=True)
+        ]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    shown = [
+        "  ".join(
+            cell.ljust(width) if index < len(names) else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join([title, "", *(f"  {line}  {note}".rstrip() for line, note in zip(shown, notes, strict=True))])
+
+
+def _cells(row: Row, columns: Sequence[str]) -> list[str]:
+    """Figures for people: thousands apart, and euros to the cent."""
+    return [f"{float(row[name]):,.2f}" if name == "euros" else f"{row[name]:,}" for name in columns]
+
+
+def _bar(share: float | None) -> str:
+    if share is None:
+        return ""
+    full = min(_BAR, int(share * _BAR))
+    return f"{'█' * full}{'░' * (_BAR - full)} {int(share * 100):>3} %"
