@@ -42,10 +42,10 @@ _SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A place that may be connected to: of a model on an endpoint in the house, or of a provider outside."""
+    """A place that may be connected to: a server in the house, or a provider outside."""
 
     name: str
-    """Of the model or the provider in the config."""
+    """Of the model or the provider in the config; of the appliance's own servers, what they are for."""
     host: str
     port: int
     kind: Literal["in-house", "provider"]

@@ -1,4 +1,4 @@
-"""The in-house servers and the providers that a config names, and the ways to them."""
+"""The servers in the house and the providers that a config names, and the ways to them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from appliance.config import Config, FilePath, Provider, RemoteModel
+from appliance.config import Config, FilePath, Identity, Postgresql, Provider, RemoteModel
 from appliance.dispatch.dialler import Destination
 from appliance.dispatch.pair import Pair
 from appliance.dispatch.way import Route
 from appliance.engines.upstream import Upstream
 from appliance.errors import ConfigInvalid, OutletFailed, Problem
 from appliance.seal.parts import Seal
+
+# With spaces, which no model's name has.
+_STORE, _IDENTITY = "PostgreSQL of keys and books", "keys of the identity provider"
+_IDENTITY_SECONDS = 5.0
+"""For which the identity provider may be silent."""
 
 
 class Endpoints:
@@ -26,13 +31,15 @@ class Endpoints:
 
         `clearance_key` is the public key of whoever clears requests to providers; without it none goes out.
         """
-        egress = config.settings.egress
+        egress, accounts = config.settings.egress, config.settings.accounts
         self.models: Mapping[str, RemoteModel] = {
             name: model for name, model in config.settings.models.items() if isinstance(model, RemoteModel)
         }
         self.folder = config.state / "run" / "outlet"
         """Holds the outlet's sockets, and is all of the state that the outlet sees."""
-        self._headers = {name: _host(model) | _authorization(model, config) for name, model in self.models.items()}
+        self._headers = {
+            name: _host(model.endpoint) | _authorization(model, config) for name, model in self.models.items()
+        }
         in_house = {
             name: _route(name, model, config)
             for name, model in self.models.items()
@@ -44,17 +51,36 @@ class Endpoints:
             name: self.folder / f"p{number}.sock" for number, name in enumerate(outside, 1)
         }
         """The Unix socket for each provider, which takes cleared requests only."""
+        self._postgresql = accounts.store.postgresql
+        self._identity_socket = self.folder / "idp.sock"
         self._routes = {self._sockets[name]: route for name, route in in_house.items()}
         self._routes |= {self.providers[name]: route for name, route in outside.items()}
+        if self._postgresql is not None and not self._postgresql.folder:
+            self._routes[self.folder / "store.sock"] = _store(self._postgresql, config)
+        if accounts.identity is not None:
+            self._routes[self._identity_socket] = _identity(accounts.identity, config)
         self._clearance_key = clearance_key
         self._best_effort = egress.seal == "best-effort"
         self._pair: Pair | None = None
 
     @property
     def sockets(self) -> list[Path]:
-        """Unix sockets of servers on this host that are endpoints."""
+        """Unix sockets of servers on this host that the config names."""
         urls = [model.endpoint for model in self.models.values()]
-        return [Path(url.removeprefix("unix:")) for url in urls if url.startswith("unix:")]
+        models = [Path(url.removeprefix("unix:")) for url in urls if url.startswith("unix:")]
+        return [*models, *([self.store_socket] if self.store_socket and self.store_socket not in self._routes else [])]
+
+    @property
+    def store_socket(self) -> Path | None:
+        """The Unix socket at which the PostgreSQL of keys and books is reached; None where SQLite holds them.
+
+        Bytes pass as they are: TLS is spoken with the server itself. Where the config names a folder of this host,
+        it is the server's own socket.
+        """
+        if self._postgresql is None:
+            return None
+        folder = self._postgresql.folder
+        return folder / f".s.PGSQL.{self._postgresql.port}" if folder else self.folder / "store.sock"
 
     @property
     def destinations(self) -> list[Destination]:
@@ -111,12 +137,27 @@ class Endpoints:
         path = self._sockets.get(name) or Path(model.endpoint.removeprefix("unix:"))
         return Upstream(path, prefix=_prefix(model), headers=self._headers[name], patience=model.stall_seconds)
 
+    async def identity(self, identity: Identity) -> Upstream:
+        """The upstream of the identity provider that the config named at the start."""
+        return Upstream(self._identity_socket, headers=_host(identity.keys_url), patience=_IDENTITY_SECONDS)
+
 
 def _route(name: str, model: RemoteModel, config: Config) -> Route:
     parts = urlsplit(model.endpoint)
     tls = parts.scheme == "https"
     destination = Destination(name, parts.hostname or "", parts.port or (443 if tls else 80), "in-house", tls)
     return Route(destination, _authority(f"models.{name}.ca", model.ca, config))
+
+
+def _store(postgresql: Postgresql, config: Config) -> Route:
+    destination = Destination(_STORE, postgresql.host, postgresql.port, "in-house", postgresql.tls)
+    return Route(destination, _authority("accounts.store.postgresql.ca", postgresql.ca, config), end_to_end=True)
+
+
+def _identity(identity: Identity, config: Config) -> Route:
+    parts = urlsplit(identity.keys_url)
+    destination = Destination(_IDENTITY, parts.hostname or "", parts.port or 443, "in-house", tls=True)
+    return Route(destination, _authority("accounts.identity.ca", identity.ca, config))
 
 
 def _provider(name: str, provider: Provider, config: Config) -> Route:
@@ -130,11 +171,11 @@ def _authorization(model: RemoteModel, config: Config) -> dict[str, str]:
     return {"authorization": f"Bearer {model.key.read(config.file.parent)}"} if model.key else {}
 
 
-def _host(model: RemoteModel) -> dict[str, str]:
+def _host(url: str) -> dict[str, str]:
     # by it, a proxy in front of several servers tells which one is meant
-    if model.endpoint.startswith("unix:"):
+    if url.startswith("unix:"):
         return {}
-    parts = urlsplit(model.endpoint)
+    parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     usual = 443 if parts.scheme == "https" else 80
     return {"host": f"{host}:{parts.port}" if parts.port not in (None, usual) else f"{host}"}

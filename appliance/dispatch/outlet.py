@@ -1,10 +1,11 @@
 """The process through which requests leave the appliance, which itself can't open a connection.
 
-Every `endpoint:` on the network and every provider of the config has a Unix socket here. What comes in there goes,
-over TLS where the URL says so, to that one destination: bytes as they are to a server in the house, cleared requests
-(appliance/dispatch/cleared.py) to a provider. The connections are opened by another process, the dialler, which can
-be told nothing but which one of the configured destinations is meant. So a caller's bytes are only where nothing
-can be dialled, and what dials sees none of them.
+Every `endpoint:` on the network and every provider of the config has a Unix socket here, and so have the PostgreSQL
+of keys and books and the identity provider. What comes in there goes, over TLS where the URL says so, to that one
+destination: bytes as they are to a server in the house, cleared requests (appliance/dispatch/cleared.py) to a
+provider. The connections are opened by another process, the dialler, which can be told nothing but which one of the
+configured destinations is meant. So a caller's bytes are only where nothing can be dialled, and what dials sees none
+of them.
 
 The outlet is sealed like the gateway before it reads a byte of a caller's. It takes its orders once, before that;
 a gateway that was taken over can't widen them.
@@ -67,7 +68,8 @@ async def _pass_on(way: Way, reader: asyncio.StreamReader, writer: asyncio.Strea
             await asyncio.gather(*pumps, return_exceptions=True)
     except OSError as why:
         note(way, why)
-        writer.write(refusal(HTTPStatus.BAD_GATEWAY, "the endpoint can't be reached"))
+        if not way.route.end_to_end:  # else it may not be HTTP that is spoken here
+            writer.write(refusal(HTTPStatus.BAD_GATEWAY, "the endpoint can't be reached"))
     finally:
         writer.close()
 
@@ -156,7 +158,10 @@ def main(arguments: list[str]) -> int:
     told = json.loads(line)
     routes = [Route(Destination(**route.pop("destination")), **route) for route in told["routes"]]
     # authorities are read now: under the seal their files are out of sight
-    contexts = [ssl.create_default_context(cafile=each.ca) if each.destination.tls else None for each in routes]
+    contexts = [
+        ssl.create_default_context(cafile=each.ca) if each.destination.tls and not each.end_to_end else None
+        for each in routes
+    ]
     try:
         seal = seal_gateway([*view.interpreter(), Path(told["folder"])], best_effort=told["best_effort"])
     except SealUnavailable as error:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable
 
 from appliance.core import Dialect, Reply, Request
+from appliance.dispatch.line import Place
 from appliance.dispatch.stream import Stream, note_usage
+from appliance.dispatch.turns import priority_of
 from appliance.engines.fleet import Served
 from appliance.engines.upstream import Response
 from appliance.errors import BadRequest, Loading, Refused, UpstreamFailed
@@ -18,9 +21,12 @@ _JSON = json.JSONDecoder()
 _MOST_BYTES = 256 * 2**20
 _MOST_ERROR_BYTES = 2**20
 
+Kept = Callable[[], Awaitable[None]]
+"""Returns once what the request may use is booked for good; raises `Refused` where it can't be."""
 
-async def serve(request: Request, served: Served, reply: Reply, record: Record) -> None:
-    """Hold `served` for one request and answer it.
+
+async def serve(request: Request, served: Served, reply: Reply, record: Record, kept: Kept, place: Place) -> None:
+    """Hold `served` for one request and answer it; nothing of the answer leaves before `kept` has returned.
 
     Raises `Loading` while the engine isn't ready, `UpstreamFailed` when it breaks off, and what the
     engine itself refused as the `Refused` that fits.
@@ -29,25 +35,32 @@ async def serve(request: Request, served: Served, reply: Reply, record: Record) 
     if served.upstream_name != served.name:
         rename = (json.dumps(served.upstream_name).encode(), json.dumps(served.name).encode())
     with served.hold() as upstream:
-        response = await upstream.post(request.operation.path, request.payload)
+        record.dispatched = True
+        by_header = request.operation.dialect is Dialect.MESSAGES
+        priority = priority_of(request.service_class, served) if by_header else None
+        response = await upstream.post(request.operation.path, request.payload, priority=priority)
         try:
             if response.status != 200:
+                record.dispatched = False
                 raise refusal(response.status, await _read(response, _MOST_ERROR_BYTES), request)
             if request.stream:
-                await _stream(Stream(request, rename), response, reply, record)
+                await _stream(Stream(request, rename), response, reply, record, kept, place)
             else:
-                await _whole(request, response, reply, record, rename)
+                await _whole(request, response, reply, record, rename, kept)
         finally:
             response.close()
 
 
-async def _stream(stream: Stream, response: Response, reply: Reply, record: Record) -> None:
+async def _stream(stream: Stream, response: Response, reply: Reply, record: Record, kept: Kept, place: Place) -> None:
     record.usage = stream.usage
+    await kept()
     await reply.begin()
     try:
         while data := await response.read():
             frames = stream.feed(data)
             if frames:
+                if not record.first:
+                    place.first_token()
                 record.token()
                 await reply.frames(frames)
             if stream.failed:
@@ -70,9 +83,10 @@ async def _read(response: Response, most: int) -> bytes:
 
 
 async def _whole(
-    request: Request, response: Response, reply: Reply, record: Record, rename: tuple[bytes, bytes] | None
+    request: Request, response: Response, reply: Reply, record: Record, rename: tuple[bytes, bytes] | None, kept: Kept
 ) -> None:
     body = await _read(response, _MOST_BYTES)
+    await kept()
     if not body[:64].lstrip().startswith(b"{"):  # an endpoint's proxy may answer 200 with a page
         raise UpstreamFailed("the engine answered what is no JSON; try again", code="engine_failed")
     if request.operation.dialect is not Dialect.CHAT_COMPLETIONS:

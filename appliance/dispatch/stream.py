@@ -20,6 +20,7 @@ _CONTENT = {Dialect.RESPONSES: b".delta\n", Dialect.MESSAGES: b"event: content_b
 """What stands once in each event that carries tokens; a JSON string holds no line end, so no text can fake it."""
 _DONE = re.compile(rb"(?:^|(?<=\n\n))data: ?\[DONE\]\n\n")
 _MAX_FRAME = 8 * 2**20
+_MOST_TOKENS = 2**31
 _FINAL = {
     Dialect.RESPONSES: re.compile(rb"(?:^|\n)event: response\.(?:completed|incomplete)\n"),
     Dialect.MESSAGES: re.compile(rb"(?:^|\n)event: message_stop\n"),
@@ -153,6 +154,10 @@ def note_usage(answer: object, usage: Usage) -> None:
         if isinstance(counts, dict):
             prompt = counts.get("prompt_tokens", counts.get("input_tokens"))
             completion = counts.get("completion_tokens", counts.get("output_tokens"))
-            # an endpoint is not ours: what is no count counts nothing
-            usage.prompt_tokens = max(usage.prompt_tokens, prompt if isinstance(prompt, int) else 0)
-            usage.completion_tokens = max(usage.completion_tokens, completion if isinstance(completion, int) else 0)
+            usage.prompt_tokens = max(usage.prompt_tokens, _count(prompt))
+            usage.completion_tokens = max(usage.completion_tokens, _count(completion))
+
+
+def _count(told: object) -> int:
+    """An endpoint is not ours: what can be no count counts nothing. One over 64 bits would keep the books from all else."""
+    return told if isinstance(told, int) and told <= _MOST_TOKENS else 0

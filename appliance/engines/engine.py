@@ -17,14 +17,16 @@ from collections.abc import Awaitable, Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 
-from appliance.engines import progress
+from appliance.engines import load, progress
 from appliance.engines.command import Launch, Spec
+from appliance.engines.load import Load
 from appliance.engines.process import EngineProcess
 from appliance.engines.upstream import Upstream
 from appliance.errors import ApplianceError, EngineFailed, Loading, UpstreamFailed
 
 _PROBE_EVERY = 0.25
 _PROBE_PATIENCE = 120.0
+_READ_EVERY = 0.25
 _STEADY = 60.0  # times the first wait: whoever ran so long is not in a loop of crashes
 _LONGEST_BACKOFF = 60.0
 _MOST_DOUBLINGS = 60  # far over the longest backoff, far below a float's end
@@ -86,6 +88,10 @@ class Engine:
         self.since = clock()
         self.process: EngineProcess | None = None
         self.upstream: Upstream | None = None
+        self.load = Load()
+        """What the engine said of its work when it was last read: 4 times a second while there are requests."""
+        self.listeners: list[Callable[[], None]] = []
+        """Called after each change of `state`, and after each reading of `load`."""
         self._launch = launch
         self._spawn = spawn
         self._clock = clock
@@ -110,14 +116,18 @@ class Engine:
         """Hold the engine for one request. Raises `Loading` while it can't answer."""
         upstream = self.upstream
         if self.state is not State.READY or upstream is None:
-            raise Loading(
-                f"the model {self.spec.name} is {'restarting' if self.starts > 1 else 'still loading'}; "
-                "try again in a moment",
-                code="model_loading",
-                retry_after=5,
-            )
+            raise self.not_ready()
         self._leases += 1
         return Lease(self, upstream)
+
+    def not_ready(self) -> Loading:
+        """What is answered while it can't be leased."""
+        return Loading(
+            f"the model {self.spec.name} is {'restarting' if self.starts > 1 else 'still loading'}; "
+            "try again in a moment",
+            code="model_loading",
+            retry_after=5,
+        )
 
     def release(self) -> None:
         """Give a lease back; `Lease` does it."""
@@ -148,6 +158,11 @@ class Engine:
         why = f": {reason}" if reason and state is not State.STARTING else ""
         self._log.log(level, "engine %s: %s%s", self.spec.name, state, why)
         self._changed.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in self.listeners:  # not at once: what listens must not be able to end the owner's task
+            asyncio.get_running_loop().call_soon(listener)
 
     def _busy_with(self, stage: str) -> None:
         if stage != self.stage:
@@ -281,21 +296,40 @@ class Engine:
         such as a count of tokens or a refusal, so bytes that callers get are no sign of life.
         """
         patience = self.spec.settings.stall_seconds
-        moved_at, work = self._clock(), progress.Work()
+        moved_at, idle_for = self._clock(), 0.0
         while True:
-            await asyncio.sleep(patience / 6)
+            idle_for += await self._until_worth_reading(patience / 6)
             with contextlib.suppress(UpstreamFailed, TimeoutError, ValueError):
                 async with asyncio.timeout(patience / 6):
-                    before, work = work, await progress.work(control)
-                    if work.tokens != before.tokens or (work.idle and await self._probe(control)):
-                        moved_at = self._clock()
+                    before, self.load = self.load, await load.ask(control)
+                    self._tell()
+                    if self.load.moved != before.moved:
+                        moved_at, idle_for = self._clock(), 0.0
+                    elif self.load.idle and idle_for >= patience / 6:
+                        idle_for = 0.0
+                        if await self._probe(control):
+                            moved_at = self._clock()
             if self._clock() - moved_at > patience:
                 return
+
+    async def _until_worth_reading(self, longest: float) -> float:
+        """Wait until a reading tells something new, at most `longest` seconds; return how long.
+
+        A reading takes the engine's server a few milliseconds, so an idle engine is read for its life only.
+        """
+        pause, waited = min(_READ_EVERY, longest), 0.0
+        while waited < longest:
+            await asyncio.sleep(pause)
+            waited += pause
+            if self._leases or not self.load.idle:
+                break
+        return waited
 
     async def _clear(self, launch: Launch | None) -> None:
         """Leave nothing behind: no connection, no process, no socket."""
         upstream, self.upstream = self.upstream, None
         process, self.process = self.process, None
+        self.load = Load()
         if process is not None:
             if self.state is State.FAILED:
                 process.kill()

@@ -1,12 +1,9 @@
-"""Reads an engine's signs of life: what a start is busy with, whether tokens move, and its last words."""
+"""Reads an engine's signs of life: what a start is busy with, and its last words."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-
-from appliance.engines.upstream import Upstream
 
 _TAIL_BYTES = 64 * 1024
 _LAST_WORDS_BYTES = 4 * 2**20  # vLLM writes a long traceback for each request that its end takes along
@@ -28,44 +25,6 @@ _LONGEST_LINE = 2000
 _HARMLESS = re.compile(r"^(?:\([^)]*\)\s*)?(?:DEBUG|INFO|WARNING)\b")
 _CONSEQUENCES = ("initialization failed", "stack trace", "response already started", "RuntimeError: cancelled")
 _NOISE = re.compile(r"^\([^)]*\)\s*|^\w+ \d\d-\d\d \d\d:\d\d:\d\d \S+\s*")
-_COUNTERS = re.compile(
-    r"^vllm:(num_requests_running|num_requests_waiting|generation_tokens_total|prompt_tokens_total"
-    r"|iteration_tokens_total_sum)(?:\{[^}]*\})? (\S+)$",
-    re.MULTILINE,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What an engine says of itself: tokens it has computed, and whether requests are on it."""
-
-    tokens: float = -1
-    idle: bool = False
-
-
-async def work(control: Upstream) -> Work:
-    """Ask the engine's metrics. Raises `UpstreamFailed` or `ValueError` when they can't be had."""
-    response = await control.get("/metrics")
-    try:
-        text = (await response.whole()).decode()
-    finally:
-        response.close()
-    return read_work(text)
-
-
-def read_work(metrics: str) -> Work:
-    """Read Prometheus text. Raises `ValueError` when the engine's counters aren't in it."""
-    tokens = requests = 0.0
-    found = False
-    for name, value in _COUNTERS.findall(metrics):
-        found = True
-        if name.startswith("num_requests"):
-            requests += float(value)
-        else:
-            tokens += float(value)
-    if not found:
-        raise ValueError("no counters of vLLM in its metrics")
-    return Work(tokens, idle=requests == 0)
 
 
 def tail(log: Path, size: int = _TAIL_BYTES) -> str:

@@ -11,11 +11,13 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +55,10 @@ def pair(folder: Path, *routes: Route) -> Iterator[Pair]:
         made.close()
 
 
-def to(port: int, *, tls: bool = False, ca: str | None = None, host: str = "127.0.0.1") -> Route:
-    return Route(Destination("far", host, port, "in-house", tls), ca)
+def to(
+    port: int, *, tls: bool = False, ca: str | None = None, host: str = "127.0.0.1", end_to_end: bool = False
+) -> Route:
+    return Route(Destination("far", host, port, "in-house", tls), ca, end_to_end=end_to_end)
 
 
 def ask(folder: Path, number: int = 0, request: bytes = REQUEST) -> tuple[int, bytes]:
@@ -195,6 +199,86 @@ def test_many_at_once_all_arrive(folder: Path) -> None:
                 connection.settimeout(30)
                 heard.add(int(connection.recv(4)))
     assert heard == set(range(count))
+
+
+def test_tls_may_be_spoken_end_to_end_by_whoever_comes(folder: Path, tmp_path: Path) -> None:
+    """As PostgreSQL does it: a few bytes in clear, then TLS on the same connection, and hours of it."""
+    authority = Authority(tmp_path, "right")
+    issued = authority.issue("store.test")
+    server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server_side.load_cert_chain(issued.certificate, issued.key)
+
+    def serve(listener: socket.socket) -> None:
+        accepted, _ = listener.accept()
+        assert accepted.recv(8) == b"upgrade?"
+        accepted.sendall(b"S")
+        with server_side.wrap_socket(accepted, server_side=True) as spoken:
+            while data := spoken.recv(1 << 16):
+                spoken.sendall(data[::-1])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as pool:
+        serving = pool.submit(serve, listener)
+        route = to(listener.getsockname()[1], tls=True, end_to_end=True)
+        with pair(folder, route), socket.socket(socket.AF_UNIX) as caller:
+            caller.settimeout(30)
+            caller.connect(str(folder / "0.sock"))
+            caller.sendall(b"upgrade?")
+            assert caller.recv(1) == b"S"
+            context = ssl.create_default_context(cafile=authority.file)
+            with context.wrap_socket(caller, server_hostname="store.test") as spoken:
+                for number in range(200):
+                    spoken.sendall(b"%6d" % number)
+                    assert spoken.recv(6)[::-1] == b"%6d" % number
+        serving.result(30)
+
+
+def test_whoever_speaks_no_http_is_told_of_a_failure_by_the_end_alone(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pair(folder, to(port, end_to_end=True)), socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(30)
+        caller.connect(str(folder / "0.sock"))
+        caller.sendall(b"hello")
+        assert caller.recv(100) == b""
+    assert f"outlet: 127.0.0.1:{port}: [Errno 111] Connection refused" in capfd.readouterr().err
+
+
+def test_a_silent_connection_is_left_open_and_bursts_come_through_beside_it(folder: Path) -> None:
+    bursts = 400
+
+    def serve(listener: socket.socket) -> None:
+        for _ in range(bursts):
+            accepted, _ = listener.accept()
+            with accepted:
+                accepted.sendall(accepted.recv(16)[::-1])
+
+    with (
+        socket.create_server(("127.0.0.1", 0), backlog=512) as listener,
+        pair(folder, to(listener.getsockname()[1], end_to_end=True)),
+        socket.socket(socket.AF_UNIX) as long,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        listener.settimeout(30)
+        long.settimeout(30)
+        long.connect(str(folder / "0.sock"))
+        long.sendall(b"long")
+        silent, _ = listener.accept()
+        serving = pool.submit(serve, listener)
+
+        def burst(number: int) -> bytes:
+            with socket.socket(socket.AF_UNIX) as caller:
+                caller.settimeout(30)
+                caller.connect(str(folder / "0.sock"))
+                caller.sendall(b"%6d" % number)
+                return caller.recv(16)[::-1]
+
+        assert list(pool.map(burst, range(bursts))) == [b"%6d" % number for number in range(bursts)]
+        serving.result(30)
+        with silent:
+            silent.sendall(b"still here" + silent.recv(4))
+            assert long.recv(14) == b"still herelong"
 
 
 def test_callers_that_leave_while_it_dials_hold_up_nobody(folder: Path, far: Endpoint) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from appliance.core import Caller, Dialect, Operation, Request, Task
 from appliance.dispatch import serve
+from appliance.dispatch.stream import Stream
 from appliance.engines.upstream import Response
-from appliance.errors import UpstreamFailed
+from appliance.errors import BooksUnavailable, UpstreamFailed
 from appliance.observe import Metrics, Record
 
 
@@ -29,10 +30,15 @@ class _Reply:
         self.body = body
 
 
-async def answered(dialect: Dialect, pieces: list[bytes]) -> tuple[dict[str, Any], Record]:
+async def kept() -> None:
+    """What the request may use is booked."""
+
+
+async def answered(dialect: Dialect, pieces: list[bytes], kept: serve.Kept = kept) -> tuple[dict[str, Any], Record]:
     request = Request("r", Caller("k"), Operation("x", "/x", Task.CHAT, "messages", dialect), "public", b"")
     record, reply = Metrics().open(request), _Reply()
-    await serve._whole(request, cast(Response, _Pieces(pieces)), cast(Any, reply), record, (b'"own"', b'"public"'))
+    rename = (b'"own"', b'"public"')
+    await serve._whole(request, cast(Response, _Pieces(pieces)), cast(Any, reply), record, rename, kept)
     return json.loads(reply.body), record
 
 
@@ -57,3 +63,30 @@ async def test_an_endless_answer_is_refused_while_it_comes(monkeypatch: pytest.M
     with pytest.raises(UpstreamFailed, match="endless"):
         await answered(Dialect.CHAT_COMPLETIONS, pieces)
     assert len(pieces) == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_nothing_of_an_answer_leaves_before_it_is_booked(stream: bool) -> None:
+    operation = Operation("x", "/x", Task.CHAT, "messages")
+    request = Request("r", Caller("k"), operation, "public", b"", stream=stream)
+    sent: list[str] = []
+
+    class Reply:
+        async def begin(self) -> None:
+            sent.append("head")
+
+        async def whole(self, body: bytes) -> None:
+            sent.append("whole")
+
+    async def unbooked() -> None:
+        raise BooksUnavailable("the disk is full", code="books_unavailable")
+
+    record, reply = Metrics().open(request), cast(Any, Reply())
+    response = cast(Response, _Pieces([b'{"choices": []}']))
+    if stream:
+        answering = serve._stream(Stream(request), response, reply, record, unbooked, cast(Any, None))
+    else:
+        answering = serve._whole(request, response, reply, record, None, unbooked)
+    with pytest.raises(BooksUnavailable):
+        await answering
+    assert sent == []

@@ -253,6 +253,7 @@ def test_the_largest_usage_seen_counts() -> None:
         note_usage({"usage": {"prompt_tokens": 2, "completion_tokens": tokens}}, usage)
     note_usage({"usage": None}, usage)
     note_usage("nothing", usage)
+    note_usage({"usage": {"prompt_tokens": 10**19, "completion_tokens": -1}}, usage)
     assert usage == Usage(2, 7)
 
 

@@ -243,6 +243,29 @@ async def test_moving_tokens_are_no_stall(bench: Bench) -> None:
     assert bench.states == [State.STARTING, State.READY]
 
 
+async def test_it_is_read_while_there_are_requests_and_hardly_when_there_are_none(
+    monkeypatch: pytest.MonkeyPatch, bench: Bench
+) -> None:
+    told: list[tuple[State, int]] = []
+    monkeypatch.setattr(module, "_READ_EVERY", 0.01)
+    bench.engine.spec = Spec("chat", CARD, LocalModel(card="t", stall_seconds=3600), Path(), Path(), "cpu", "f")
+    bench.engine.listeners.append(lambda: told.append((bench.engine.state, bench.engine.load.running)))
+    bench.engine.start()
+    await bench.engine.until_ready()
+    await asyncio.sleep(0.2)
+    assert told == [(State.STARTING, 0), (State.READY, 0)], "its life is asked for every ten minutes here"
+    bench.nursery.running = 3
+    with bench.engine.lease():
+        await until(lambda: told.count((State.READY, 3)) > 3)
+    bench.nursery.running = 0
+    await until(lambda: bench.engine.load.idle)
+    count = len(told)
+    await asyncio.sleep(0.2)
+    assert len(told) <= count + 1
+    bench.nursery.spawned[0].end(1)
+    await until(lambda: (State.FAILED, 0) in told)
+
+
 async def test_draining_waits_for_leases_and_takes_no_new_ones(bench: Bench) -> None:
     bench.engine.start()
     await bench.engine.until_ready()

@@ -1,41 +1,10 @@
-"""Signs of life: read from vLLM's metrics and log, as 0.32 writes them."""
+"""Signs of life: read from vLLM's log, as 0.32 writes it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from appliance.engines import progress
-from appliance.engines.progress import Work
-
-METRICS = """\
-# HELP vllm:num_requests_running Number of requests in model execution batches.
-# TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{engine="0",model_name="chat"} RUNNING
-vllm:num_requests_waiting{engine="0",model_name="chat"} WAITING
-vllm:num_requests_waiting_by_reason{engine="0",model_name="chat",reason="capacity"} 5.0
-vllm:prompt_tokens_total{engine="0",model_name="chat"} 465.0
-vllm:generation_tokens_total{engine="0",model_name="chat"} 333.0
-vllm:generation_tokens_created{engine="0",model_name="chat"} 1.7953304643610623e+09
-vllm:iteration_tokens_total_bucket{engine="0",le="+Inf",model_name="chat"} 78.0
-vllm:iteration_tokens_total_count{engine="0",model_name="chat"} 78.0
-vllm:iteration_tokens_total_sum{engine="0",model_name="chat"} 798.0
-"""
-
-
-@pytest.mark.parametrize(("running", "waiting", "idle"), [(0, 0, True), (7, 0, False), (0, 3, False)])
-def test_work_is_what_the_counters_say(running: int, waiting: int, idle: bool) -> None:
-    text = METRICS.replace("RUNNING", f"{running}.0").replace("WAITING", f"{waiting}.0")
-    assert progress.read_work(text) == Work(tokens=465 + 333 + 798, idle=idle)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "<html>", "vllm:other 1\n", "num_requests_running 1\n", "vllm:num_requests_running x"]
-)
-def test_metrics_without_the_counters_say_nothing(text: str) -> None:
-    with pytest.raises(ValueError, match=r"counters|could not convert"):
-        progress.read_work(text)
 
 
 def test_a_stage_is_the_latest_that_the_log_tells(tmp_path: Path) -> None:

@@ -405,3 +405,22 @@ async def test_an_answer_that_nobody_asked_for_ends_its_connection(peer: Peer, u
         await gone.wait()
     assert await ask(upstream) == b"{}"
     assert peer.connections == 2
+
+
+async def test_a_priority_goes_into_the_engines_own_header_and_into_no_other_request(
+    peer: Peer, upstream: Upstream
+) -> None:
+    heads: list[bytes] = []
+
+    async def script(talk: Talk) -> None:
+        while True:
+            heads.append((await talk.hear())[0])
+            await talk.say(OK)
+
+    peer.script = script
+    for priority in (20, None):
+        response = await upstream.post("/v1/messages", b"{}", priority=priority)
+        await response.whole()
+        response.close()
+    assert [b"x-vllm-priority: 20\r\n" in head for head in heads] == [True, False]
+    assert b"x-vllm-priority" not in heads[1]
