@@ -7,14 +7,16 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any
 
 from appliance import config as configuration
 from appliance import observe
+from appliance.accounts.identity import Identity
+from appliance.accounts.office import Office
 from appliance.api.exchange import House
 from appliance.api.wire import WireLimits
 from appliance.config import Config, RemoteModel, Settings
+from appliance.dispatch.turns import Turns
 from appliance.egress.assurance import Assurance, Verdict
 from appliance.engines.engine import describe
 from appliance.engines.fleet import Fleet, Machine, Tell, specs
@@ -22,7 +24,10 @@ from appliance.errors import ConfigInvalid, Problem
 from appliance.probing import Probing
 from appliance.seal.parts import Seal
 
-_KEPT_BY_RESTART = ("listen", "egress", "state", "models_folder", "engines.environment")
+_KEPT_BY_RESTART = (
+    "listen", "egress", "state", "models_folder", "engines.environment",
+    "accounts.store", "accounts.identity.keys_url", "accounts.identity.ca",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -32,6 +37,9 @@ class Appliance:
     config: Config
     house: House
     fleet: Fleet
+    turns: Turns
+    office: Office
+    identity: Identity | None
     access_log: observe.AccessLog
     seal: Seal
     endpoints: Mapping[str, RemoteModel]
@@ -56,13 +64,21 @@ class Appliance:
         tell("the config is right; checking weights")
         wanted = await asyncio.to_thread(specs, new, Machine.here())
         changes = await self.fleet.change(new, wanted, tell)
-        for name in ("limits", "objectives", "engines"):
+        for name in ("limits", "objectives", "engines", "accounts", "queue"):
             if getattr(new.settings, name) != getattr(self.config.settings, name):
                 changes.append(f"{name}: taken over")
         self.config = new
-        self.house.limits = new.settings.limits
+        self._take_over(new.settings)
         logging.getLogger("appliance").info("applied %s: %s", new.file, "; ".join(changes) or "no change")
         return changes
+
+    def _take_over(self, settings: Settings) -> None:
+        self.house.limits = settings.limits
+        self.house.accounts = self.turns.accounts = settings.accounts
+        self.turns.settings = settings.queue
+        self.office.apply(settings.accounts)
+        if self.identity is not None:
+            self.identity.take(settings.accounts)
 
     def status(self) -> dict[str, Any]:
         """What `appliance status` shows."""
@@ -79,6 +95,8 @@ class Appliance:
                 "mode": egress.mode, "seal": egress.seal, "holds": self.seal.holds, "missing": self._missing(),
                 "verify": self.assurance.describe(),
             },
+            "books": self.office.bookkeeper.describe(),
+            "identity": None if self.identity is None else {"trouble": self.identity.trouble},
             "models": models,
         }  # fmt: skip
 
@@ -126,7 +144,7 @@ def _refuse_what_needs_a_restart(old: Settings, new: Settings, endpoints: Mappin
     problems = [
         Problem(name, "changes only with a restart: stop the appliance and start it again")
         for name in _KEPT_BY_RESTART
-        if attrgetter(name)(old) != attrgetter(name)(new)
+        if _at(name, old) != _at(name, new)
     ]
     if WireLimits.of(old.limits) != WireLimits.of(new.limits):
         what = "those on headers, bodies, idle time and connections change only with a restart"
@@ -141,3 +159,11 @@ def _refuse_what_needs_a_restart(old: Settings, new: Settings, endpoints: Mappin
     ]
     if problems:
         raise ConfigInvalid(file, problems)
+
+
+def _at(name: str, settings: Settings) -> object:
+    """What `settings` hold at a dotted name; None below a section that is left out."""
+    found: Any = settings
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found

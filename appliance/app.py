@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -15,16 +16,21 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import uvloop
 
 from appliance import __version__, console, control, observe, state, witness
-from appliance.accounts.keys import Keys
+from appliance.accounts.identity import Identity
+from appliance.accounts.office import Office
+from appliance.accounts.opening import Credentials
+from appliance.accounts.registry import KeyOrder, Registry
 from appliance.addresses import with_port
 from appliance.administration import Appliance
 from appliance.api import routes, wire
 from appliance.api.exchange import House
 from appliance.config import Config, Settings
 from appliance.dispatch.endpoints import Endpoints
+from appliance.dispatch.turns import Turns
 from appliance.egress import started
 from appliance.egress.assurance import Assurance
 from appliance.egress.findings import Destination
@@ -38,6 +44,9 @@ from appliance.pipeline import Pipeline
 from appliance.probing import Probing
 from appliance.seal import kernel, view
 from appliance.seal.gateway import listen_no_more, seal_gateway
+
+_BOOKS_SECONDS = 5.0
+"""For what is settled to be written at the end, where the store is slow or gone."""
 
 
 def serve(config: Config) -> int:
@@ -57,6 +66,7 @@ def serve(config: Config) -> int:
     show.say("checking model weights")
     wanted = specs(config, Machine.here())
     endpoints = Endpoints(config)
+    credentials = Credentials.read(config)
     certificate = _certificate(config)
     public = _listen(config)
     local = wire.listen_unix(config.state / "run" / "control.sock", 0o600)
@@ -75,13 +85,22 @@ def serve(config: Config) -> int:
         fleet = Fleet(config, _spawner(nursery, settings), endpoints.connect)
         metrics = observe.Metrics()
         access_log = observe.AccessLog(config.state / "logs")
-        keys = Keys(config.state)
+        office = await Office.open(config, credentials, endpoints.store_socket)
+        identity = await _identity(settings, endpoints)
         assurance = Assurance(settings.egress.verify)
-        pipeline = Pipeline(assurance, fleet, metrics, access_log)
-        house = House(keys, fleet, pipeline, metrics, settings.limits)
+        turns = Turns(settings.queue, settings.accounts, fleet.find, metrics)
+        pipeline = Pipeline(assurance, fleet, turns, office.bookkeeper, metrics, access_log)
+        house = House(
+            office.keys, fleet, pipeline, metrics, settings.limits, settings.accounts, office.watch, office.reader,
+            identity,
+        )  # fmt: skip
         probing = Probing(nursery, endpoints)
-        appliance = Appliance(config, house, fleet, access_log, seal, endpoints.models, assurance, probing)
+        appliance = Appliance(
+            config, house, fleet, turns, office, identity, access_log, seal, endpoints.models, assurance, probing
+        )
         metrics.watch(appliance)
+        metrics.watch_queues(turns.standings)
+        metrics.watch_books(office.bookkeeper.describe)
         appliance.base_url = wire.base_url(public, tls=certificate is not None)
         await _require_engine_seal(nursery, config)
         lost = {
@@ -89,7 +108,12 @@ def serve(config: Config) -> int:
             endpoints.ended(): "the process that reaches endpoints has ended",
             witness.ended(watcher): "the process that proves the seal has ended",
         }
-        return await _serve(appliance, wanted, public, local, certificate, lost, show)
+        try:
+            return await _serve(appliance, wanted, public, local, certificate, lost, show)
+        finally:
+            await office.close(_BOOKS_SECONDS)
+            if identity is not None:
+                await identity.close()
 
     try:
         return uvloop.run(run())
@@ -143,6 +167,10 @@ async def _serve(
         await asyncio.wait([asyncio.create_task(each.listening.wait()), *serving], return_when=asyncio.FIRST_COMPLETED)
     if "seccomp" in appliance.seal.holds:
         listen_no_more()
+    await anyio.sleep(0)  # the rest of it is loaded at its first use, which else is that of /admin/usage: 50 ms
+    # what the start made stays for good: to look through it took 130 ms each time, in which nobody was answered
+    gc.collect()
+    gc.freeze()
     welcome = asyncio.create_task(_welcome(appliance, show))
     stopped = asyncio.create_task(appliance.stopping.wait())
     # sealed, it can't start them again; whatever started the appliance can
@@ -157,6 +185,7 @@ async def _serve(
     show.say("finishing the requests in flight")
     server.stop()
     await asyncio.wait(serving[:1])
+    await appliance.house.pipeline.close(_BOOKS_SECONDS)  # asks the engines, so they have to run still
     show.say("stopping the engines")
     await appliance.fleet.stop(0)
     controls.stop()  # last, so that `appliance status` can tell how far it is
@@ -175,6 +204,9 @@ def _seen(config: Config, endpoints: Endpoints) -> list[Path]:
         # the folder, since a renewal puts a new file there; and that to which a link in it leads
         seen += [folder for file in files for folder in (file.parent, file.resolve().parent)]
     seen += [path.parent for path in endpoints.sockets]
+    store = settings.accounts.store.postgresql
+    if store is not None and store.ca is not None:
+        seen.append(config.path(store.ca))
     return [path for path in seen if path.exists()]
 
 
@@ -224,15 +256,27 @@ async def _welcome(appliance: Appliance, show: console.Progress) -> None:
         show.say("; ".join(_waiting_for(engine) for engine in waiting))
         await asyncio.sleep(0.2)
     show.done("ready")
-    keys = appliance.house.keys
+    key = await appliance.office.watch.ask(_first_key)
     chat = next((name for name, served in appliance.fleet.served.items() if served.task == "chat"), None)
     console.welcome(
         appliance.base_url,
-        keys.create() if keys.empty else None,
+        key,
         chat,
         sorted({part for seal in (appliance.seal, *appliance.probing.seals().values()) for part in seal.missing}),
-        str(appliance.config.state / "keys.json"),
     )
+
+
+def _first_key(registry: Registry) -> str | None:
+    """A key for whoever starts the appliance for the first time; None where there are keys."""
+    return registry.create(KeyOrder(name="first key"))[1] if registry.empty else None
+
+
+async def _identity(settings: Settings, endpoints: Endpoints) -> Identity | None:
+    if settings.accounts.identity is None:
+        return None
+    identity = Identity(settings.accounts, await endpoints.identity(settings.accounts.identity))
+    identity.start()
+    return identity
 
 
 def _waiting_for(engine: Engine) -> str:

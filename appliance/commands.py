@@ -111,6 +111,10 @@ def _status_lines(status: dict[str, Any]) -> list[str]:
         f"proof     {alarm('OVERDUE; the last: ') if proof['overdue'] else ''}{proven}",
         *([alarm(f"        ! every request is refused: the proof {proof['refuses']}")] if proof["refuses"] else []),
     ]
+    if not status["books"]["well"]:
+        lines.append(alarm("books     can't be written, so every request is refused: see the store, and the log"))
+    if status["identity"] and status["identity"]["trouble"]:
+        lines.append(alarm(f"identity  its keys could not be fetched: {status['identity']['trouble']}"))
     for name, model in status["models"].items():
         state = model["state"] + (f" ({model['stage']})" if model.get("stage") else "")
         about = f"{model['card']}, {model['requests']} requests now" if "card" in model else ""

@@ -52,10 +52,10 @@ def alarm(text: str) -> str:
     return f"{_RED}{text}{_PLAIN}" if wanted else text
 
 
-def welcome(address: str, key: str | None, model: str | None, missing: Sequence[str], keys_file: str) -> None:
+def welcome(address: str, key: str | None, model: str | None, missing: Sequence[str]) -> None:
     """Print the address, a first key where one was made, and a line that works as pasted."""
     shown = f"{key}      shown this once, stored only as a hash"
-    kept = f"the one shown at the first start (lost? stop, delete {keys_file}, start again)"
+    kept = "the one shown at the first start; another: appliance keys create"
     url, option = address, ""
     if address.startswith("unix:"):  # there a URL needs a host, but which one says nothing
         url, option = "http://localhost", f"--unix-socket {shlex.quote(address.removeprefix('unix:'))} "

@@ -10,7 +10,7 @@ import logging.handlers
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -39,7 +39,7 @@ _SLOW = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60,
 class Record:
     """What is measured of one request while it runs. Times are `time.perf_counter` seconds."""
 
-    __slots__ = ("_gaps", "began", "first", "last", "outcome", "request", "status", "usage")
+    __slots__ = ("_gaps", "began", "dispatched", "first", "last", "outcome", "request", "status", "usage")
 
     def __init__(self, request: Request, gaps: Histogram) -> None:
         self.request = request
@@ -48,6 +48,8 @@ class Record:
         self.last = 0.0
         self.status = 500
         self.outcome = "failed"
+        self.dispatched = False
+        """Whether an engine was asked and did not refuse."""
         self.usage = Usage()
         self._gaps = gaps
 
@@ -106,6 +108,37 @@ class _EngineCollector(Collector):
             )
 
 
+class _QueueCollector(Collector):
+    def __init__(self, standings: Callable[[], Iterable[tuple[str, str, int, float]]]) -> None:
+        self._standings = standings
+
+    def collect(self) -> Iterator[Metric]:
+        labels = ["model", "service_class"]
+        length = GaugeMetricFamily("appliance_queue_length", "Requests that wait for their turn.", labels=labels)
+        seconds = GaugeMetricFamily(
+            "appliance_queue_expected_seconds", "How long the last of them has yet to wait.", labels=labels
+        )
+        for model, service_class, waiting, expected in self._standings():
+            length.add_metric([model, service_class], waiting)
+            seconds.add_metric([model, service_class], expected)
+        yield from (length, seconds)
+
+
+class _BooksCollector(Collector):
+    def __init__(self, describe: Callable[[], Mapping[str, float]]) -> None:
+        self._describe = describe
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._describe()
+        yield GaugeMetricFamily("appliance_books_well", "1 while the store takes entries.", value=now["well"])
+        yield GaugeMetricFamily(
+            "appliance_books_waiting", "Entries that are not in the store yet.", value=now["waiting"]
+        )
+        yield CounterMetricFamily(
+            "appliance_books_failures", "Attempts to write to the store that failed.", value=now["failures"]
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Labelled:
     """The metrics of one operation on one model."""
@@ -146,12 +179,28 @@ class Metrics:
             buckets=_FAST, registry=self.registry,
         )  # fmt: skip
         self.tokens = Counter("appliance_tokens", "Tokens.", ["model", "kind"], registry=self.registry)
+        self.waits = Histogram(
+            "appliance_queue_wait_seconds", "Time that requests waited for their turn on an engine.",
+            ["service_class"], buckets=_SLOW, registry=self.registry,
+        )  # fmt: skip
+        self.shed = Counter(
+            "appliance_shed", "Requests refused at once, since they would have waited too long.",
+            ["model", "service_class"], registry=self.registry,
+        )  # fmt: skip
         # looking labels up took longer than counting; models and operations are few, so all are kept
         self._labelled: dict[tuple[str, str], _Labelled] = {}
 
     def watch(self, observed: Observed) -> None:
         """Show the states of `observed` with each scrape."""
         self.registry.register(_EngineCollector(observed))
+
+    def watch_queues(self, standings: Callable[[], Iterable[tuple[str, str, int, float]]]) -> None:
+        """Show with each scrape what `standings` yields: (model, service class, waiting, seconds the last has yet)."""
+        self.registry.register(_QueueCollector(standings))
+
+    def watch_books(self, describe: Callable[[], Mapping[str, float]]) -> None:
+        """Show with each scrape how the books are, as `Bookkeeper.describe` tells."""
+        self.registry.register(_BooksCollector(describe))
 
     def open(self, request: Request) -> Record:
         """Begin to measure a request."""
@@ -248,6 +297,7 @@ class AccessLog:
                 "outcome": "refused",
                 "status": refusal.status,
                 "code": refusal.code,
+                "reason": refusal.reason,
             }
         )
 

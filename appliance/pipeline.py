@@ -3,41 +3,78 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from appliance.accounts.bookkeeper import Booking, Bookkeeper
+from appliance.accounts.entries import Want
 from appliance.core import Caller, Reply, Request
 from appliance.dispatch.choose import choose
+from appliance.dispatch.count import prompt_tokens
+from appliance.dispatch.line import Place
 from appliance.dispatch.serve import serve
+from appliance.dispatch.turns import Turns
 from appliance.egress.assurance import Assurance
-from appliance.engines.fleet import Fleet
-from appliance.errors import Refused
-from appliance.observe import AccessLog, Metrics
+from appliance.engines.fleet import Fleet, Served
+from appliance.errors import BadRequest, BudgetExceeded, NotFound, Refused
+from appliance.observe import AccessLog, Metrics, Record
+
+_COUNT_SECONDS = 30.0
+"""For an engine that is very busy to count a prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A request that may run: what answers it, its place in the queue there, and what is booked for it."""
+
+    request: Request
+    served: Served
+    place: Place
+    booking: Booking
 
 
 class Pipeline:
     """Takes checked requests to the model that answers them."""
 
-    def __init__(self, assurance: Assurance, fleet: Fleet, metrics: Metrics, access_log: AccessLog) -> None:
+    def __init__(
+        self,
+        assurance: Assurance,
+        fleet: Fleet,
+        turns: Turns,
+        bookkeeper: Bookkeeper,
+        metrics: Metrics,
+        access_log: AccessLog,
+    ) -> None:
         self._assurance = assurance
         self._fleet = fleet
+        self._turns = turns
+        self._bookkeeper = bookkeeper
         self._metrics = metrics
         self._access_log = access_log
+        self._counting: set[asyncio.Task[None]] = set()
 
     @property
     def proven(self) -> bool:
         """Whether the proof of the seal lets requests be answered."""
         return self._assurance.objection() is None
 
-    async def run(self, request: Request, reply: Reply) -> None:
-        """Answer `request` through `reply`.
+    async def run(self, request: Request, reply: Reply, instead: Callable[[str], Request]) -> None:
+        """Answer `request` through `reply`; `instead` makes it one to another model, for budgets that step down.
 
         Raises `Refused` for what can't be answered. Cancelled when the caller has gone: the engine then
         stops generating, and what was used until then is settled all the same.
         """
         record = self._metrics.open(request)
+        admitted = None
         try:
             self._assurance.require()
-            route = choose(request, self._fleet.find(request.model))
-            await serve(request, route, reply, record)
+            admitted = await self._admit(request, instead)
+            record.request = admitted.request
+            reply.note(admitted.booking.headers)
+            if admitted.request is not request:
+                reply.note(((b"x-appliance-stepped-down-from", request.model.encode()),))
+            served = await admitted.place.turn()
+            await serve(admitted.request, served, reply, record, admitted.booking.kept, admitted.place)
             record.outcome, record.status = "answered", 200
         except Refused as refusal:
             record.outcome, record.status = "refused" if refusal.status < 500 else "failed", refusal.status
@@ -46,9 +83,86 @@ class Pipeline:
             record.outcome, record.status = "caller_gone", 499
             raise
         finally:
+            if admitted is not None:
+                admitted.place.leave(record.usage.completion_tokens, failed=record.outcome == "failed")
+                self._settle(admitted, record)
             self._metrics.settle(record)
             self._access_log.write(record)
+
+    async def _admit(self, request: Request, instead: Callable[[str], Request]) -> Admitted:
+        """A place in the queue, and a reservation of all that the request may use. Raises `Refused`."""
+        stepped_down = False
+        while True:
+            served = choose(request, self._fleet.find(request.model))
+            place = self._turns.enter(request, served)
+            try:
+                booking = await self._bookkeeper.reserve(_want(request, stepped_down=stepped_down))
+            except BudgetExceeded as spent:
+                place.leave(0)
+                if spent.step_down_to is None or stepped_down:
+                    raise
+                request, stepped_down = self._smaller(spent, instead, spent.step_down_to), True
+            except BaseException:
+                place.leave(0)
+                raise
+            else:
+                return Admitted(request, served, place, booking)
+
+    def _smaller(self, spent: BudgetExceeded, instead: Callable[[str], Request], model: str) -> Request:
+        """The same request to the smaller model. Raises `spent` itself if that one can't do it."""
+        try:
+            request = instead(model)
+            choose(request, self._fleet.find(model))
+        except (BadRequest, NotFound):
+            raise spent from None
+        return request
+
+    def _settle(self, admitted: Admitted, record: Record) -> None:
+        usage, request = record.usage, admitted.request
+        if not record.dispatched:
+            admitted.booking.settle(0, 0)
+        elif usage.prompt_tokens or not request.most_prompt_tokens:
+            admitted.booking.settle(usage.prompt_tokens, usage.completion_tokens)
+        else:  # an engine tells of the prompt with the end of its answer, and this answer had none
+            completion_tokens = usage.completion_tokens if request.stream else request.most_completion_tokens
+            task = asyncio.create_task(self._count(admitted, completion_tokens))
+            self._counting.add(task)
+            task.add_done_callback(self._counting.discard)
+
+    async def _count(self, admitted: Admitted, completion_tokens: int) -> None:
+        """Settle an answer that broke off. What nobody can count any more is booked as it was reserved."""
+        counted = None
+        try:
+            async with asyncio.timeout(_COUNT_SECONDS):
+                counted = await prompt_tokens(admitted.request, admitted.place.served)
+        except TimeoutError:
+            pass
+        finally:
+            known = counted if counted is not None else admitted.request.most_prompt_tokens
+            admitted.booking.settle(known, completion_tokens)
+
+    async def close(self, seconds: float) -> None:
+        """Wait for what is still being counted, for `seconds` at most; the rest is booked as it was reserved."""
+        if self._counting:
+            _, late = await asyncio.wait(self._counting, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     def refused(self, id_: str, caller: Caller | None, operation: str | None, refusal: Refused) -> None:
         """Note in the access log a request that was refused before `run`."""
         self._access_log.refused(id_, caller, operation, refusal)
+
+
+def _want(request: Request, *, stepped_down: bool) -> Want:
+    caller = request.caller
+    return Want(
+        key_id=caller.key_id,
+        user=caller.user,
+        team=caller.team,
+        use_case=request.use_case,
+        model=request.model,
+        prompt_tokens=request.most_prompt_tokens,
+        completion_tokens=request.most_completion_tokens,
+        stepped_down=stepped_down,
+    )

@@ -17,7 +17,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from appliance.api.routes import MODEL_ROUTES, PLAIN_ROUTES
+from appliance.accounts.roles import PERMISSIONS
+from appliance.api import admin, usage
+from appliance.api.routes import MODEL_ROUTES, ROUTES
 from appliance.config import SecretReference, Settings
 from appliance.weights.card import Card
 
@@ -60,6 +62,41 @@ and comes back with every answer. Errors have OpenAI's envelope,
 under `/v1/messages` Anthropic's.
 """
 
+_ACCESS_INTRO = """\
+A key goes in `Authorization: Bearer` or in `x-api-key`: one of them, once. Without one the answer is 401
+`missing_api_key`; with any that doesn't open, whatever the reason, 401 `invalid_api_key`. What a key's role may not do
+is 403 `not_allowed`, and so is an `X-Use-Case` that the key may not name. The log has the reasons.
+"""
+
+_KEYS_INTRO = """\
+## Keys
+
+`admin` makes and changes keys of `user` and `power_user`, `super_admin` those of every role; the others are neither
+listed nor changed. Answers have `id`, `name`, `state` (`active`, `expired`, `revoked`), `user`, `team`, `role`,
+`use_cases`, `service_class`, `allowance`, `created`, `created_by`, `expires`, `revoked` and `previous_until`, and
+only after POST `/admin/keys` and `rotate` the `key` itself: it is shown once.
+
+A revoked key is refused within a second by every appliance on the store; an answer that has begun comes to its end.
+Nothing keeps a `super_admin` from revoking the last key of that role: the way back is `appliance keys create --role
+super_admin` on the host.
+
+GET `/admin/keys` takes `user`, `team`, `limit` (up to 1000, else 100) and `after` (the `last_id` of the page before).
+"""
+
+_USAGE_INTRO = """\
+## Usage
+
+GET `/v1/usage` tells a key its own: `key` and `user` with the sums of `today` and of this `month` (`requests`,
+`prompt_tokens`, `completion_tokens`, `euros` as text with nine decimals, and `unsettled`: requests that are booked at
+their reservation, since the appliance ended before they did); `budgets`, one for each budget that holds for it
+(`holder`, `name`, `span`, `unit`, `limit`, `used`, `reserved`, `left`, `left_percent`, `resets_at`, `at_limit`,
+`step_down_to`; of a team's and a use case's no amounts); and `limits` (`holder`, `name`, `unit`, `limit`).
+
+GET `/admin/usage` has a row of the same sums for all, in `data`, and their `total`; GET `/admin/events` tells of
+budgets that were used to 70, 90 or 100 %, newest first (`at`, `holder`, `name`, `span`, `start`, `unit`, `percent`).
+
+"""
+
 
 def schema() -> str:
     """The JSON schema of the config."""
@@ -80,9 +117,9 @@ def configuration() -> str:
 
 def api() -> str:
     """docs/api.md."""
-    lines = [_API_INTRO, "| method | path | permission |", "|---|---|---|"]
-    lines += [f"| POST | `{route.operation.path}` | {route.permission} |" for route in MODEL_ROUTES]
-    lines += [f"| GET | `{path}` | {permission} |" for path, permission in PLAIN_ROUTES.items()]
+    lines = [_API_INTRO, "## Who may call what", "", _ACCESS_INTRO, "| method | path | permission |", "|---|---|---|"]
+    lines += [f"| {method} | `{path}` | {access} |" for (method, path), access in ROUTES.items()]
+    lines += ["", roles().rstrip()]
     for route in MODEL_ROUTES:
         fields = route.body.model_fields
         passed = [name for name, field in fields.items() if not field.exclude]
@@ -97,20 +134,36 @@ def api() -> str:
         if dropped:
             lines += ["| accepted, not passed on | why |", "|---|---|"]
             lines += [f"| `{name}` | {field.description} |" for name, field in sorted(dropped.items())]
+    lines += ["", _KEYS_INTRO.rstrip()]
+    for body in admin.BODIES:
+        lines += ["", f"### {(body.__doc__ or '').rstrip('.')}", "", *_fields(body, "configuration.md")]
+    lines += ["", _USAGE_INTRO.rstrip(), "", "| parameter of `/admin/usage` | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {about} |" for name, about in usage.SUMS_PARAMETERS.items()]
+    lines += ["", "| parameter of `/admin/events` | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {about} |" for name, about in usage.EVENTS_PARAMETERS.items()]
     return "\n".join(lines) + "\n"
+
+
+def roles() -> str:
+    """The table of roles, as docs/api.md and docs/accounts.md hold it."""
+    rows = [f"| `{role}` | {', '.join(sorted(may)) or 'nothing'} |" for role, may in PERMISSIONS.items()]
+    return "\n".join(["| role | may |", "|---|---|", *rows]) + "\n"
+
+
+def _fields(kind: type[BaseModel], page: str = "") -> list[str]:
+    """A table of settings; those that are sections themselves stand on `page`."""
+    rows = [
+        f"| `{field.alias or name}` | {_type(field.annotation, page)} | {_default(field)} | {field.description} |"
+        for name, field in kind.model_fields.items()
+    ]
+    return ["| setting | type | default | meaning |", "|---|---|---|---|", *rows]
 
 
 def _sections(kind: type[BaseModel], title: str, seen: set[type[BaseModel]]) -> Iterator[str]:
     """A table for `kind`, then one for each model inside it, once."""
     seen.add(kind)
     about = (kind.__doc__ or "").strip()
-    rows = [f"| `{field.alias or name}` | {_type(field.annotation)} | {_default(field)} | {field.description} |"
-            for name, field in kind.model_fields.items()]  # fmt: skip
-    yield (
-        f"### {title}\n\n{about}\n\n| setting | type | default | meaning |\n|---|---|---|---|\n"
-        + "\n".join(rows)
-        + "\n"
-    )
+    yield "\n".join([f"### {title}", "", about, "", *_fields(kind), ""])
     for field in kind.model_fields.values():
         for inner in _models(field.annotation):
             if inner not in seen:
@@ -124,20 +177,20 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(inner)
 
 
-def _type(annotation: Any) -> str:
+def _type(annotation: Any, page: str = "") -> str:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _type(inner[0])
+        return _type(inner[0], page)
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in inner)
     if origin in (Union, UnionType):
-        return " or ".join(_type(each) for each in inner if each is not NoneType)
+        return " or ".join(_type(each, page) for each in inner if each is not NoneType)
     if origin is not None and issubclass(origin, tuple | list):
-        return f"list of {_type(inner[0])}"
+        return f"list of {_type(inner[0], page)}"
     if origin is not None:
-        return f"mapping of {_type(inner[0])} to {_type(inner[1])}"
+        return f"mapping of {_type(inner[0], page)} to {_type(inner[1], page)}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+        return f"[{annotation.__name__}]({page}#{annotation.__name__.lower()})"
     names = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
     return names.get(annotation, "secret reference" if annotation is SecretReference else "text")
 
@@ -147,7 +200,7 @@ def _default(field: FieldInfo) -> str:
         return "*required*"
     if field.default is PydanticUndefined or isinstance(field.default, BaseModel):
         return "see there"
-    if field.default in (None, {}, ()):
+    if field.default in (None, {}, (), [], ""):
         return "none"
     return f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
 

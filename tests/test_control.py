@@ -12,15 +12,16 @@ import httpx
 import pytest
 
 from appliance import control
-from appliance.accounts.keys import Keys
+from appliance.accounts.keys import Keyring
 from appliance.errors import ApplianceError, NotRunning
 
 
 class Appliance:
     """Applies as a test says."""
 
-    def __init__(self, folder: Path) -> None:
-        self.keys = Keys(folder)
+    def __init__(self) -> None:
+        self.keys = Keyring(bytes(32), monotonic=lambda: 0.0)
+        self.keys.confirm(0.0)
         self.house: Any = SimpleNamespace(keys=self.keys)
         self.end: list[str] | Exception = []
 
@@ -35,8 +36,8 @@ class Appliance:
 
 
 @pytest.fixture
-def appliance(tmp_path: Path) -> Appliance:
-    return Appliance(tmp_path)
+def appliance() -> Appliance:
+    return Appliance()
 
 
 @pytest.fixture

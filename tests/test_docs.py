@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from appliance.__main__ import parser
+from appliance.errors import BudgetExceeded
 from tests.fakes.house import ROOT, House, Running
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -65,6 +66,20 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_refusals_that_docs_explain_are_those_that_there_are() -> None:
+    page = (ROOT / "docs" / "accounts.md").read_text()
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", page, re.MULTILINE)
+    assert len(rows) == len(set(rows))
+    classes = {"401": "Unauthenticated", "403": "Forbidden", "429": "RateLimited|Overloaded", "503": "BooksUnavailable"}
+    code = "\n".join(file.read_text() for file in (ROOT / "appliance").rglob("*.py"))
+    raised = {
+        (status, found)
+        for status, names in classes.items()
+        for found in re.findall(rf"(?:{names})\((?:[^()]|\([^()]*\))*?code=\"(\w+)\"", code)
+    }
+    assert set(rows) == raised | {("429", BudgetExceeded("", retry_after=1).code)}
 
 
 def test_a_newcomer_can_swap_a_model_with_the_readmes_own_lines(

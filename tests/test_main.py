@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from appliance.__main__ import main
+from appliance.config import Allowance
+from appliance.key_commands import LIMITS
 from tests.fakes.house import ROOT, House, Running, until
+from tests.fakes.people import SOMEBODY, as_somebody
 
 COMMANDS = [
     [],
@@ -25,6 +30,11 @@ COMMANDS = [
     ["models"],
     ["models", "list"],
     ["models", "prepare"],
+    ["keys"],
+    ["keys", "create"],
+    ["keys", "list"],
+    ["keys", "rotate"],
+    ["keys", "revoke"],
     ["bundle"],
 ]
 
@@ -53,17 +63,26 @@ def test_every_command_teaches(command: list[str], capsys: pytest.CaptureFixture
     assert ended.value.code == 0
     out = capsys.readouterr().out
     assert len(out.splitlines()) > 5
-    if command and command != ["models"]:
+    if command and command not in (["models"], ["keys"]):
         assert "--config" in out
+    if command[:1] == ["keys"] and len(command) == 2:
+        assert f"\n  appliance {' '.join(command)}" in out, "an example to copy"
     if not command:
         assert "exit status:" in out
         assert all(name in out for name in ("serve", "apply", "check-config", "status", "models"))
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["serve", "--nope"], ["models"], ["models", "prepare"]])
-def test_a_wrong_command_line_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+WRONG_LINES = [
+    "", "nonsense", "serve --nope", "models", "models prepare", "keys", "keys rotate", "keys revoke",
+    "keys create --role root", "keys create --class first", "keys create --expires soon", "keys create --expires 90",
+    "keys create --expires -1d", "keys create --tokens-per-day many", "keys rotate key_0 --overlap 1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", WRONG_LINES)
+def test_a_wrong_command_line_is_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(arguments)
+        main(line.split())
     assert ended.value.code == 2
     assert "usage:" in capsys.readouterr().err
 
@@ -259,3 +278,130 @@ def test_the_control_socket_is_for_its_owner_and_not_on_tcp(right: House, start:
         for route in ("/status", "/apply", "/keys/lend"):
             assert client.get(route).status_code == 404
             assert client.post(route).status_code == 404
+
+
+def keys(house: House, *arguments: str) -> int:
+    return main(["keys", *arguments, "--config", str(house.config)])
+
+
+def test_a_key_is_printed_once_with_what_to_paste_and_only_on_standard_output(
+    right: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert keys(right, "create", "--user", "anna", "--team", "sales", "--expires", "90d") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    (key,) = set(re.findall(r"sk-appliance-[\w-]{43}", said.out))
+    assert f'OpenAI(base_url="http://ADDRESS/v1", api_key="{key}")' in said.out
+    assert f'Anthropic(base_url="http://ADDRESS", api_key="{key}")' in said.out
+    assert "anna, team sales, role user, until 20" in said.out
+    assert keys(right, "list") == 0
+    listed = capsys.readouterr().out
+    assert all(word in listed for word in ("key_", "anna", "sales", "active", "user"))
+    assert key not in listed
+    secret = key.removeprefix("sk-appliance-")
+    assert not [file for file in right.state.rglob("*") if file.is_file() and secret.encode() in file.read_bytes()]
+
+
+def test_what_a_key_is_told_to_be_it_is(right: House) -> None:
+    free = {"prompt_euros_per_million": 0, "completion_euros_per_million": 0}
+    use_cases = {"mail": {}, "night": {"service_class": "batch"}}
+    right.write(accounts={"use_cases": use_cases, "prices": {"models": {"chat": free}}})
+    made = right.keys(
+        "create", "--name", "mail sorter", "--role", "power_user", "--use-case", "mail", "--use-case", "night",
+        "--class", "interactive", "--expires", "12w", *limits(), "--at-limit", "step_down", "--step-down-to", "chat",
+    )  # fmt: skip
+    (listed,) = right.keys("list")
+    assert {**listed, "key": made["key"], "base_url": None} == made
+    assert listed["allowance"] == {name: 7 for name, _ in LIMITS} | {"at_limit": "step_down", "step_down_to": "chat"}
+    assert (listed["name"], listed["role"], listed["user"]) == ("mail sorter", "power_user", None)
+    assert (listed["use_cases"], listed["service_class"]) == (["mail", "night"], "interactive")
+    ends, began = (datetime.fromisoformat(listed[name]).timestamp() for name in ("expires", "created"))
+    assert ends - began == pytest.approx(12 * 7 * 86_400, abs=2)
+
+
+def limits() -> list[str]:
+    return [word for name, _ in LIMITS for word in (f"--{name.replace('_', '-')}", "7")]
+
+
+def test_every_limit_of_the_config_is_an_option() -> None:
+    assert {name for name, _ in LIMITS} == set(Allowance.model_fields) - {"at_limit", "step_down_to"}
+
+
+def test_keys_are_listed_by_user_and_team(right: House, capsys: pytest.CaptureFixture[str]) -> None:
+    assert keys(right, "list") == 0
+    assert "appliance keys create" in capsys.readouterr().out
+    made = [right.keys("create", *of)["id"] for of in (["--user", "anna"], ["--user", "ben", "--team", "sales"])]
+    assert [row["id"] for row in right.keys("list", "--user", "anna")] == made[:1]
+    assert [row["id"] for row in right.keys("list", "--team", "sales")] == made[1:]
+    assert right.keys("list", "--team", "none") == []
+
+
+def test_a_key_is_rotated_with_an_overlap_and_revoked(right: House, capsys: pytest.CaptureFixture[str]) -> None:
+    made = right.keys("create", "--user", "anna")
+    rotated = right.keys("rotate", made["id"], "--overlap", "2h", "--expires", "1d")
+    assert rotated["key"] != made["key"]
+    assert rotated["id"] == made["id"]
+    until, ends = (datetime.fromisoformat(rotated[name]).timestamp() for name in ("previous_until", "expires"))
+    assert ends - until == pytest.approx(22 * 3600, abs=5)
+    assert keys(right, "rotate", made["id"]) == 0
+    assert "Old key    opens until" in capsys.readouterr().out
+    assert keys(right, "revoke", made["id"]) == 0
+    assert "(anna) is revoked" in capsys.readouterr().out
+    assert right.keys("list")[0]["state"] == "revoked"
+    assert keys(right, "rotate", made["id"]) == 1
+    assert "is revoked; create a new key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["revoke", "key_00ff"], "there is no key with the id key_00ff; appliance keys list shows them"),
+        (["rotate", "anna"], "there is no key with that id; appliance keys list shows them"),
+        (["create", "--use-case", "mail"], "use_cases: mail is none of accounts.use_cases in the config"),
+        (["create", "--user", "a/b"], "user: must be 1 to 128 printable characters"),
+        (["create", "--name", "\x9b31m"], "name: must hold printable characters only"),
+        (["create", "--tokens-per-day", "0"], "allowance.tokens_per_day: "),
+        (["create", "--euros-per-day", "nan"], "allowance.euros_per_day: "),
+        (["create", "--at-limit", "step_down"], "step_down_to: MODEL go together"),
+        (["create", "--at-limit", "step_down", "--step-down-to", "gone"], "there is no model 'gone'"),
+        (["create", "--expires", "999999w"], "expires_in_days: "),
+        (["rotate", "key_00ff", "--overlap", "9999d"], "overlap_hours: "),
+    ],
+)
+def test_what_keys_can_not_be_is_2_and_names_the_field(
+    right: House, arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert keys(right, *arguments) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("appliance: ")
+    assert expected in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+    assert right.keys("list") == []
+
+
+def test_a_key_in_the_place_of_an_id_is_not_repeated(right: House, capsys: pytest.CaptureFixture[str]) -> None:
+    key = right.keys("create")["key"]
+    assert keys(right, "revoke", key) == 2
+    said = capsys.readouterr()
+    assert key not in said.err + said.out
+
+
+def test_a_lost_pepper_is_told_before_a_key_is_made_that_nobody_could_use(
+    right: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right.keys("create")
+    (right.state / "pepper").unlink()
+    assert keys(right, "create") == 2
+    assert "restore it from a backup" in capsys.readouterr().err
+
+
+@as_somebody
+def test_what_root_makes_belongs_to_the_user_that_runs_the_appliance(right: House) -> None:
+    right.state.mkdir(mode=0o700)
+    for path in (right.folder, right.state):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    right.keys("create")
+    made = {file.name: file.stat().st_uid for file in right.state.iterdir()}
+    assert {"accounts.db", "pepper"} <= made.keys()
+    assert set(made.values()) == {SOMEBODY}

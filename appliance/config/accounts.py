@@ -25,6 +25,7 @@ PersonName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f/:]{1,128}$"), After
 UseCaseName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 _Count = Annotated[int, Field(ge=1, le=10**15)]
 _Euros = Annotated[float, Field(gt=0, le=10**9)]
+_Price = Annotated[float, Field(ge=0, le=10**5)]
 """Sums of the books are whole numbers of 64 bits, those of euros in billionths; what minutes count are floats."""
 
 
@@ -76,10 +77,10 @@ class ModelPrice(Section):
     """What a model's tokens cost: by the machine's time, or by a price list."""
 
     tokens_per_second: float | None = Field(
-        None, gt=0, description="Measured throughput of the engine (`make bench` shows it); with `machine_hour_euros`."
+        None, ge=0.01, description="Measured throughput of the engine (`make bench` shows it); with `machine_hour_euros`."
     )
-    prompt_euros_per_million: float | None = Field(None, ge=0, description="Euros for a million prompt tokens.")
-    completion_euros_per_million: float | None = Field(None, ge=0, description="Euros for a million tokens of answers.")
+    prompt_euros_per_million: _Price | None = Field(None, description="Euros for a million prompt tokens.")
+    completion_euros_per_million: _Price | None = Field(None, description="Euros for a million tokens of answers.")
 
     @model_validator(mode="after")
     def _one_way_or_the_other(self) -> Self:
@@ -96,8 +97,8 @@ class ModelPrice(Section):
 class Prices(Section):
     """What is booked for tokens. A model without a price costs nothing, and counts in tokens only."""
 
-    machine_hour_euros: float | None = Field(
-        None, ge=0, description="What an hour of one engine's share of this host costs: depreciation, power, care."
+    machine_hour_euros: _Price | None = Field(
+        None, description="What an hour of one engine's share of this host costs: depreciation, power, care."
     )
     models: dict[str, ModelPrice] = Field({}, description="By public model name, see `ModelPrice`.")
 

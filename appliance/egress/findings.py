@@ -120,7 +120,7 @@ class Destination:
     """Where the outlet may connect to, by the orders that it was started with."""
 
     name: str
-    """Of the model or provider in the config."""
+    """Of the model or provider in the config; of the appliance's own servers, what they are for."""
     address: str
     """host:port."""
     kind: Literal["in-house", "provider"]

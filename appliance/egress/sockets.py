@@ -12,6 +12,7 @@ import ipaddress
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,9 +264,10 @@ def _readable_inode(path: str) -> int | None:
     return None
 
 
-def networks(processes: Sequence[Process]) -> list[Network]:
-    """The network namespaces in which sealed processes live."""
+def networks(processes: Sequence[Process], configured: Iterable[str] = ()) -> list[Network]:
+    """The network namespaces in which sealed processes live; `configured` are Unix sockets that the config names."""
     held = {each.inode for process in processes for each in process.sockets}
+    named = set(map(os.path.realpath, configured))
     found: dict[int, Network] = {}
     for process in processes:
         inode = process.namespaces.get("net")
@@ -273,27 +275,55 @@ def networks(processes: Sequence[Process]) -> list[Network]:
             continue
         folder = Path(mounts.thread_folder(process), "net")
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            strangers = _strangers(inode, folder, held)
+            met = set() if process.place.startswith("engine ") else named
+            strangers = _strangers(inode, folder, held, met)
             found[inode] = Network(inode, process.place, _interfaces(folder), _routes(folder), strangers)
     return list(found.values())
 
 
-def _strangers(network: int, folder: Path, held: Set[int]) -> list[str]:
+def _strangers(network: int, folder: Path, held: Set[int], named: Set[str]) -> list[str]:
     """The sockets of a sealed network that aren't `held`, with who holds them.
 
-    Who lives there was looked at, or has opened it since.
+    Who lives there was looked at, or has opened it since. Where a service of this host answers at a path that is
+    `named`, its end of the connection belongs to the network of who called, too.
     """
     unknown = _alive(folder) - held
     owners = _owners(unknown) if unknown else {}
     there = {inode for inode, (pid, _) in owners.items() if _readable_inode(f"/proc/{pid}/ns/net") == network}
     left = unknown - there
-    return sorted({owners.get(inode, (0, "nobody"))[1] for inode in left & _alive(folder)} if left else ())
+    if left:  # in this order: one that ends between the two looks is none that is left
+        left -= _accepted(folder, owners, named)
+        left &= _alive(folder)
+    return sorted({owners.get(inode, (0, "nobody"))[1] for inode in left})
 
 
 def _alive(folder: Path) -> set[int]:
     """Inodes in all tables of a network, but for the kernel's own netlink sockets."""
-    rows = ((family, row) for family in _TABLES for row in _table(folder / family, family))
-    return {inode for family, (inode, fields) in rows if family != "netlink" or fields[2] != "0"}
+    return {inode for family, inode, fields in _all(folder) if family != "netlink" or fields[2] != "0"}
+
+
+def _accepted(folder: Path, owners: Mapping[int, tuple[int, str]], named: Set[str]) -> set[int]:
+    """Inodes of connections that were accepted at a path of `named`.
+
+    None that stands in the tables twice: a name may hold a line that looks like another's.
+    """
+    rows = list(_all(folder)) if named else []
+    times = Counter(inode for _, inode, _ in rows)
+    paths = {
+        inode: fields[7]
+        for family, inode, fields in rows
+        if family == "unix" and len(fields) > 7 and times[inode] == 1 and not int(fields[3], 16) & _LISTENS
+    }
+    return {
+        inode
+        for inode, path in paths.items()
+        if any(file.path in named for file in mounts.locate(path, owners[inode][0] if inode in owners else None))
+    }
+
+
+def _all(folder: Path) -> Iterator[tuple[str, int, list[str]]]:
+    """Family, inode and fields of all that stands in the tables of a network."""
+    return ((family, *row) for family in _TABLES for row in _table(folder / family, family))
 
 
 def _interfaces(folder: Path) -> dict[str, int]:

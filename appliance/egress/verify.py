@@ -158,7 +158,7 @@ def _find(noted: Started, state: Path, ask: Ask, places: Mapping[str, Any]) -> F
         host_network=noted.network or _network_of_callers(seen, noted.listening),
         listening=noted.listening,
         processes=seen,
-        networks=sockets.networks(seen),
+        networks=sockets.networks(seen, noted.host_sockets),
         host_sockets=sockets.host_sockets(seen, noted.host_sockets, trouble),
         probes=tried,
         destinations=_resolved(noted.destinations),

@@ -477,6 +477,54 @@ def test_a_socket_of_a_stranger_in_an_engines_network_is_found() -> None:
                 other.kill()
 
 
+CALLS = """
+kept = socket.socket(socket.AF_UNIX)
+kept.connect(str(folder / "state" / "service"))
+"""
+
+
+def test_the_other_end_of_a_connection_to_a_configured_service_is_no_stranger() -> None:
+    """It belongs to the network of who called, though the service lives in the host's."""
+    little = Little(after=CALLS)
+    path = little.folder / "state" / "service"
+    with daemon(path) as service, little, service.accept()[0]:
+        seen = little.look()
+        comm = Path("/proc/self/comm").read_text().strip()
+        strangers = {
+            configured: [network.strangers for network in sockets.networks(seen, configured)]
+            for configured in ((), (str(path),), (str(path) + "s",))
+        }
+        unknown = [[f"{comm} ({os.getpid()})"], []]
+        assert strangers == {(): unknown, (str(path),): [[], []], (str(path) + "s",): unknown}
+
+
+@pytest.mark.parametrize(
+    ("flags", "family", "inode", "found"),
+    [
+        ("00000000", "tcp", 4712, {4711}),
+        ("00010000", "tcp", 4712, set()),  # one that listens there itself
+        ("00000000", "tcp", 4711, set()),  # another's number in a name that looks like a line
+        ("00000000", "unix", 4711, set()),
+    ],
+)
+def test_only_what_was_accepted_at_a_configured_path_is_let_pass(
+    tmp_path: Path, flags: str, family: str, inode: int, found: set[int]
+) -> None:
+    path = tmp_path / "service"
+    tables = {
+        "unix": f"Num\n0: 00000003 00000000 {flags} 0001 03 4711 {path}\n",
+        "tcp": "sl\n",
+    }
+    tables[family] += {
+        "unix": f"0: 00000003 00000000 00000000 0001 03 {inode}\n",
+        "tcp": f"0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 {inode} 1 0\n",
+    }[family]
+    for name, text in tables.items():
+        (tmp_path / name).write_text(text)
+    assert sockets._accepted(tmp_path, {}, {str(path)}) == found
+    assert sockets._accepted(tmp_path, {}, set()) == set()
+
+
 def test_a_service_in_a_folder_that_the_gateway_sees_is_found_and_may_be_configured() -> None:
     with Little() as little, daemon(little.folder / "state" / "service"):
         path = str(little.folder / "state" / "service")

@@ -200,6 +200,19 @@ BAD: list[tuple[str, Change, str]] = [
         _set("engines", environment="elsewhere"),
         "engines.environment: changes only with a restart",
     ),
+    (
+        "another store",
+        _set(
+            "accounts",
+            store={"postgresql": {"host": "10.0.0.1", "database": "d", "user": "u"}, "pepper": "env.PEPPER"},
+        ),
+        "accounts.store: changes only with a restart",
+    ),
+    (
+        "an identity provider",
+        _set("accounts", identity={"issuer": "x", "audience": "y", "keys_url": "https://login.house.test/keys"}),
+        "accounts.identity.keys_url: changes only with a restart",
+    ),
 ]
 
 

@@ -11,7 +11,12 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
+from appliance import config
+from appliance.config import ModelName, RemoteModel
+from appliance.dispatch.endpoints import Endpoints
+from appliance.errors import ConfigInvalid
 from appliance.seal.evidence import evidence
 from tests.fakes.certificates import Authority
 from tests.fakes.endpoint import endpoint
@@ -86,9 +91,6 @@ def test_an_endpoint_that_is_down_is_an_error_and_heals(house: House, start: Sta
 
 @pytest.mark.parametrize("address", OUTSIDE)
 def test_a_public_address_in_the_config_is_refused_at_once(house: House, address: str) -> None:
-    from appliance import config
-    from appliance.errors import ConfigInvalid
-
     serve(house, f"https://[{address}]/v1" if ":" in address else f"https://{address}/v1")
     with pytest.raises(ConfigInvalid, match="private address"):
         config.load(house.write())
@@ -99,8 +101,6 @@ def test_a_public_address_in_the_config_is_refused_at_once(house: House, address
     ["10.0.0.1", "172.31.0.1", "192.168.1.1", "100.64.0.1", "127.0.0.1", "[::1]", "[fd00::1]", "[::ffff:10.0.0.1]"],
 )
 def test_a_private_address_in_the_config_is_taken(house: House, address: str) -> None:
-    from appliance import config
-
     serve(house, f"https://{address}/v1")
     config.load(house.write())
 
@@ -118,10 +118,6 @@ def test_a_private_address_in_the_config_is_taken(house: House, address: str) ->
     ],
 )
 async def test_an_endpoint_is_asked_by_its_own_name(house: House, url: str, host: str) -> None:
-    from appliance import config
-    from appliance.config import RemoteModel
-    from appliance.dispatch.endpoints import Endpoints
-
     serve(house, url)
     endpoints = Endpoints(config.load(house.write()))
     model = endpoints.models["far"]
@@ -131,11 +127,68 @@ async def test_an_endpoint_is_asked_by_its_own_name(house: House, url: str, host
     upstream.close()
 
 
+POSTGRESQL = {"host": "db.house.test", "database": "books", "user": "appliance"}
+IDENTITY = {"issuer": "x", "audience": "y", "keys_url": "https://login.house.test/keys"}
+
+
+def with_accounts(house: House, postgresql: dict[str, object] | None, identity: dict[str, object] | None) -> Endpoints:
+    """The endpoints of a config that names such servers, beside a model on a socket."""
+    serve(house, "unix:/run/engine/engine.sock")
+    store = {"postgresql": postgresql, "pepper": "env.PEPPER"} if postgresql else {}
+    house.settings["accounts"] = {"store": store, **({"identity": identity} if identity else {})}
+    return Endpoints(config.load(house.write()))
+
+
+def test_a_store_and_an_identity_provider_are_destinations_whose_names_no_model_has(house: House) -> None:
+    endpoints = with_accounts(house, POSTGRESQL | {"port": 5433}, IDENTITY)
+    told = {(to.host, to.port, to.kind, to.tls): to.name for to in endpoints.destinations}
+    assert told.keys() == {
+        ("db.house.test", 5433, "in-house", True),
+        ("login.house.test", 443, "in-house", True),
+    }
+    assert told["db.house.test", 5433, "in-house", True] == "PostgreSQL of keys and books"
+    assert told["login.house.test", 443, "in-house", True] == "keys of the identity provider"
+    for name in told.values():
+        with pytest.raises(ValidationError):
+            TypeAdapter(ModelName).validate_python(name)
+    assert endpoints.store_socket == house.state / "run" / "outlet" / "store.sock"
+    assert endpoints.sockets == [Path("/run/engine/engine.sock")]
+    # a state folder that was short enough for engines is short enough for these
+    longest = len(str(house.state / "run" / "e9999" / "engine.sock"))
+    assert all(len(str(path)) <= longest for path in endpoints._routes)
+
+
+def test_a_store_on_this_host_is_reached_by_its_own_socket_and_needs_no_outlet(house: House) -> None:
+    endpoints = with_accounts(house, POSTGRESQL | {"host": "/run/postgresql", "port": 5433}, None)
+    assert endpoints.destinations == []
+    assert endpoints.store_socket == Path("/run/postgresql/.s.PGSQL.5433")
+    assert endpoints.sockets == [Path("/run/engine/engine.sock"), endpoints.store_socket]
+
+
+def test_without_either_there_is_no_way(house: House) -> None:
+    endpoints = with_accounts(house, None, None)
+    assert (endpoints.destinations, endpoints.store_socket) == ([], None)
+
+
+async def test_an_identity_provider_is_asked_by_its_own_name(house: House) -> None:
+    endpoints = with_accounts(house, None, IDENTITY | {"keys_url": "https://login.house.test:8443/a/keys"})
+    identity = config.load(house.config).settings.accounts.identity
+    assert identity
+    upstream = await endpoints.identity(identity)
+    assert "host: login.house.test:8443\r\n" in upstream._head
+    upstream.close()
+
+
+@pytest.mark.parametrize("section", ["store.postgresql", "identity"])
+def test_an_authority_that_cannot_be_read_is_told_by_its_field(house: House, section: str) -> None:
+    missing = {"ca": str(house.folder / "missing.pem")}
+    postgresql = POSTGRESQL | (missing if section != "identity" else {})
+    with pytest.raises(ConfigInvalid, match=rf"accounts\.{section}\.ca: .*missing.pem can't be used"):
+        with_accounts(house, postgresql, IDENTITY | (missing if section == "identity" else {}))
+
+
 @pytest.mark.parametrize("name", ["outlet", "dialler"])
 async def test_whoever_waits_for_the_end_of_the_way_out_is_told(house: House, name: str) -> None:
-    from appliance import config
-    from appliance.dispatch.endpoints import Endpoints
-
     serve(house, "http://127.0.0.1:9")
     (house.state / "run").mkdir(parents=True)
     endpoints = Endpoints(config.load(house.write()))
@@ -152,9 +205,6 @@ async def test_whoever_waits_for_the_end_of_the_way_out_is_told(house: House, na
 
 
 async def test_an_outlet_that_never_was_does_not_end(house: House) -> None:
-    from appliance import config
-    from appliance.dispatch.endpoints import Endpoints
-
     serve(house, "unix:/run/engine.sock")
     endpoints = Endpoints(config.load(house.write()))
     endpoints.open()

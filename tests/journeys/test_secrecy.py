@@ -53,6 +53,26 @@ def bad_and_good(client: httpx.Client, stranger: httpx.Client) -> None:
     client.get("/v1/models", headers={"x-request-id": PROMPT + " " + STRANGER, "user-agent": PROMPT})
 
 
+def administered(running: Running, admin: str, known: dict[str, Any]) -> list[str]:
+    """Do with keys from afar what can be done, right and wrong; the keys that this showed."""
+    with httpx.Client(base_url=running.base_url, headers={"x-api-key": admin}) as client:
+        made = client.post("/admin/keys", json={"name": "from afar"}).json()
+        rotated = client.post(f"/admin/keys/{known['id']}/rotate", json={"overlap_hours": 1}).json()
+        client.post("/admin/keys", json={"name": STRANGER, NAME: made["key"]})
+        client.post("/admin/keys", json={"expires": PROMPT})
+        client.post(f"/admin/keys/{made['key']}/revoke")
+        client.post(f"/admin/keys/{made['id']}/revoke")
+        client.get("/admin/keys", params={"user": STRANGER, NAME: PROMPT})
+    for headers in (
+        {"x-api-key": made["key"]},
+        {"x-api-key": made["key"], "authorization": f"Bearer {admin}"},
+        {"x-api-key": rotated["key"], "x-use-case": PROMPT},
+        {"authorization": f"Bearer {admin}.{STRANGER}.x"},
+    ):
+        httpx.post(f"{running.base_url}/v1/chat/completions", headers=headers, json={"model": "chat", "messages": []})
+    return [made["key"], rotated["key"]]
+
+
 def test_canaries_in_prompts_answers_and_keys_are_found_nowhere(house: House, start: Callable[..., Running]) -> None:
     house.card("tiny", context_length=4096)
     house.card("small", task="embedding")
@@ -60,11 +80,15 @@ def test_canaries_in_prompts_answers_and_keys_are_found_nowhere(house: House, st
     house.serve("vectors", "small")
     running = start(house).ready("chat").ready("vectors")
     first_key = until(lambda: [word for word in running.output.read_text().split() if word.startswith("sk-")])[0]
-    secrets = [PROMPT, ANSWER, STRANGER, NAME, running.key]
+    made = house.keys("create", "--user", "anna")
+    rotated = house.keys("rotate", made["id"])
+    admin = house.keys("create", "--role", "admin")
+    secrets = [PROMPT, ANSWER, STRANGER, NAME, running.key, made["key"], rotated["key"], admin["key"]]
     stranger = httpx.Client(base_url=running.base_url, headers={"authorization": f"Bearer {STRANGER}"})
     with running.client() as client, stranger:
         bad_and_good(client, stranger)
         assert any(PROMPT in str(note) for note in house.heard()), "the canary has to be able to sing"
+        secrets += administered(running, admin["key"], made)
         metrics = client.get("/metrics").text
         client.post(
             "/v1/chat/completions", json={"model": "chat", "messages": [{"role": "user", "content": "fault=die"}]}
@@ -76,7 +100,9 @@ def test_canaries_in_prompts_answers_and_keys_are_found_nowhere(house: House, st
         for file in house.state.rglob("*")
         if file.is_file() and "cache" not in file.relative_to(house.state).parts
     }
-    assert {"logs/appliance.log", "logs/requests.log", "keys.json"} <= set(written)
+    assert {"logs/appliance.log", "logs/requests.log", "accounts.db"} <= set(written)
+    pepper = (house.state / "pepper").read_bytes()
+    secrets += [pepper.hex(), repr(pepper)[2:-1]]
     written |= {"metrics": metrics, "status": status, "output": running.output.read_text()}
     assert len(written["logs/requests.log"].splitlines()) > 100
     for place, text in written.items():
@@ -88,11 +114,10 @@ def test_canaries_in_prompts_answers_and_keys_are_found_nowhere(house: House, st
 
 def test_what_is_on_disk_is_for_the_appliance_only(shared: Running) -> None:
     state = shared.house.state
-    until((state / "keys.json").exists)  # the first key is made just after all models are ready
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
     for folder in ("run", "logs", "cache"):
         assert stat.S_IMODE((state / folder).stat().st_mode) == 0o700, folder
-    for file in ("keys.json", "pepper", "run/control.sock"):
+    for file in ("accounts.db", "accounts.db-wal", "accounts.db-shm", "pepper", "run/control.sock"):
         assert stat.S_IMODE((state / file).stat().st_mode) == 0o600, file
     for private in (state / "run").glob("e*"):
         assert stat.S_IMODE(private.stat().st_mode) == 0o700
