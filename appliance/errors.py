@@ -31,6 +31,7 @@ ApplianceError
     ├── Loading           503  the engine is not ready yet
     ├── NotProven         503  the last verification of the seal failed
     └── UpstreamFailed    502  the engine died or answered nonsense
+        └── Unreachable        nobody listens there, so nothing was done
 
 No message of any of them holds a prompt, an answer or a key.
 """
@@ -263,3 +264,7 @@ class UpstreamFailed(Refused):
 
     status = 502
     kind = "server_error"
+
+
+class Unreachable(UpstreamFailed):
+    """Nobody listens there, so nothing was done either."""

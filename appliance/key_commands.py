@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from appliance.commands import OK, write
+from appliance.commands import OK, store_of, write
 from appliance.errors import NotAnswering, NotFound, NotRunning
 
 if TYPE_CHECKING:
@@ -116,16 +116,10 @@ def revoke(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _registry(config: Config) -> Iterator[Registry]:
-    from appliance.accounts.opening import open_registry, open_store
-    from appliance.egress.owner import as_owner
+    from appliance.accounts.opening import open_registry
 
-    # as root, too: what root made there would lock the appliance's own user out
-    with as_owner(config.state) if config.state.exists() else contextlib.nullcontext():
-        store = open_store(config)
-        try:
-            yield open_registry(config, store)[0]
-        finally:
-            store.close()
+    with store_of(config) as store:
+        yield open_registry(config, store)[0]
 
 
 @contextlib.contextmanager

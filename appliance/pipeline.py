@@ -71,7 +71,7 @@ class Pipeline:
             admitted = await self._admit(request, instead)
             record.request = admitted.request
             reply.note(admitted.booking.headers)
-            if admitted.request is not request:
+            if admitted.request.model != request.model:
                 reply.note(((b"x-appliance-stepped-down-from", request.model.encode()),))
             served = await admitted.place.turn()
             await serve(admitted.request, served, reply, record, admitted.booking.kept, admitted.place)

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from appliance.config import Config
@@ -44,8 +45,8 @@ def claim(config: Config) -> Lock:
     the appliance has its own.
     """
     state = config.state
-    try:
-        require_fit(state)
+    with _explained(config):
+        _check(state)
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         state.chmod(0o700)
         with contextlib.ExitStack() as held, contextlib.ExitStack() as undone:
@@ -55,16 +56,31 @@ def claim(config: Config) -> Lock:
             _clear(state / "run", folders["run"])
             _require_plain(state / "logs", folders["logs"])
             undone.pop_all()
-    except OSError as cause:
-        what = f"{cause.filename or state}: {cause.strerror}; the user that runs the appliance has to own this folder"
-        raise ConfigInvalid(str(config.file), [Problem("state", what)]) from cause
-    except ValueError as cause:
-        raise ConfigInvalid(str(config.file), [Problem("state", str(cause))]) from cause
     return lock
 
 
-def require_fit(state: Path) -> None:
-    """Raise ValueError for a folder that holds something but no mark of ours, or has too long a path."""
+def require_fit(config: Config) -> None:
+    """Raise `ConfigInvalid` for a folder that holds something but no mark of ours, or whose path is too long.
+
+    For commands that are first to make something there: it marks the folder as ours, and the next start clears it.
+    """
+    with _explained(config):
+        _check(config.state)
+
+
+@contextlib.contextmanager
+def _explained(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        where = cause.filename or config.state
+        what = f"{where}: {cause.strerror}; the user that runs the appliance has to own this folder"
+        raise ConfigInvalid(str(config.file), [Problem("state", what)]) from cause
+    except ValueError as cause:
+        raise ConfigInvalid(str(config.file), [Problem("state", str(cause))]) from cause
+
+
+def _check(state: Path) -> None:
     longest = state / "run" / "e9999" / "engine.sock"
     if len(os.fsencode(longest)) > _LONGEST_SOCKET_PATH:
         raise ValueError(
@@ -128,11 +144,11 @@ def _look(name: str, folder: int) -> os.stat_result | None:
         return None
 
 
-def require_own(path: Path, found: os.stat_result) -> None:
-    """Raise ValueError for what isn't the appliance's own work."""
+def require_own(path: Path, found: os.stat_result, owner: int | None = None) -> None:
+    """Raise ValueError for what isn't the appliance's own work. It runs as the user `owner`; None: as we do."""
     if stat.S_ISLNK(found.st_mode):
         what = "is a symbolic link, and the appliance makes none. Remove it; to use another disk, mount it there"
-    elif found.st_uid != os.geteuid():
+    elif found.st_uid != (os.geteuid() if owner is None else owner):
         what = f"belongs to user {found.st_uid}. Start the appliance as that user, or `chown -R` the state folder"
     elif found.st_nlink > 1 and not stat.S_ISDIR(found.st_mode):
         what = "has more than one name (hard links), and the appliance makes no second one. Remove it"

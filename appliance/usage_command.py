@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
 import time
@@ -11,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from appliance.commands import OK, write
+from appliance.commands import OK, store_of, write
 
 if TYPE_CHECKING:
     from appliance.accounts.entries import Account, Balance, Used
@@ -44,25 +43,18 @@ def usage(options: argparse.Namespace) -> int:
     from appliance import config
     from appliance.accounts.calendar import Calendar
     from appliance.accounts.entries import Used
-    from appliance.accounts.opening import open_store
     from appliance.accounts.statement import Question, csv_lines, figures, heading, month_of, pages
     from appliance.accounts.terms import Terms
-    from appliance.egress.owner import as_owner
 
     loaded = config.load(options.config)
     accounts = loaded.settings.accounts
     first = options.month or date.fromisoformat(Calendar(accounts.zone).at(time.time()).month)
     question, total = Question(*month_of(first), options.by), Used()
-    # as root, too: what root made there would lock the appliance's own user out
-    with as_owner(loaded.state) if loaded.state.exists() else contextlib.nullcontext():
-        store = open_store(loaded)
-        try:
-            rows = [row for page in pages(store, question, total) for row in page]
-            keys = store.keys()
-            held = _accounts(question, rows)
-            balances = store.balances(held.values()) if held else {}
-        finally:
-            store.close()
+    with store_of(loaded) as store:
+        rows = [row for page in pages(store, question, total) for row in page]
+        keys = store.keys()
+        held = _accounts(question, rows)
+        balances = store.balances(held.values()) if held else {}
     allowances = {record.id: record.allowance for record in keys if record.allowance is not None}
     if options.csv:
         sys.stdout.write(csv_lines([question.columns, *(tuple(row.values()) for row in rows)]))

@@ -347,8 +347,12 @@ def test_stepping_down_names_a_model_that_is_served(tmp_path: Path, holder: str)
             "give either tokens_per_second, or both",
         ),
         ({"models": {"chat": {"tokens_per_second": 9}}}, "models.chat.tokens_per_second needs machine_hour_euros"),
-        ({"machine_hour_euros": 1, "models": {"chat": {"tokens_per_second": 0}}}, "greater than 0"),
+        ({"machine_hour_euros": 1, "models": {"chat": {"tokens_per_second": 0}}}, "greater than or equal to 0.01"),
         ({"machine_hour_euros": -1}, "greater than or equal to 0"),
+        (
+            {"models": {"chat": {"prompt_euros_per_million": 1e300, "completion_euros_per_million": 0}}},
+            "less than or equal to",
+        ),
     ],
 )
 def test_a_price_is_told_in_one_way(tmp_path: Path, prices: dict[str, Any], says: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from appliance.accounts.bookkeeper import Bookkeeper
@@ -16,6 +16,10 @@ from appliance.accounts.registry import Registry
 from appliance.accounts.store import Store
 from appliance.accounts.watch import Watch
 from appliance.config import Accounts, Allowance, Config
+from appliance.errors import BooksUnavailable
+
+_PATIENCE = 60.0
+"""Seconds in which a database server has to come up that was started with, or after, the appliance."""
 
 
 class Office:
@@ -31,13 +35,15 @@ class Office:
         self._watching: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, config: Config, credentials: Credentials, outlet: Path | None) -> Office:
+    async def open(
+        cls, config: Config, credentials: Credentials, outlet: Path | None, say: Callable[[str], None]
+    ) -> Office:
         """Open the store, read the keys and take the books over; `outlet` leads to PostgreSQL, where that is the store.
 
-        Raises `Invalid` for what is wrong in the config or the state folder, `BooksUnavailable` when the store
-        can't be opened.
+        A server that doesn't answer is waited for, a minute at most: `say` is told so. Raises `Invalid` for what is
+        wrong in the config or the state folder, `BooksUnavailable` when the store can't be opened.
         """
-        store = await asyncio.to_thread(open_store, config, outlet, credentials)
+        store = await _store(config, credentials, outlet, say)
         registry, pepper = await asyncio.to_thread(open_registry, config, store, credentials)
         office = cls(store, registry, pepper, config.settings.accounts)
         await office.watch.look()
@@ -62,3 +68,16 @@ class Office:
     def _allow(self, keys: Mapping[str, Allowance]) -> None:
         self.bookkeeper.apply(keys=keys)
         self.reader.apply(keys=keys)
+
+
+async def _store(config: Config, credentials: Credentials, outlet: Path | None, say: Callable[[str], None]) -> Store:
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + _PATIENCE
+    while True:
+        try:
+            return await asyncio.to_thread(open_store, config, outlet, credentials)
+        except BooksUnavailable as cause:
+            if cause.retry_after is None or loop.time() + cause.retry_after > ends:
+                raise
+            say(f"waiting for keys and books: {cause}")
+            await asyncio.sleep(cause.retry_after)

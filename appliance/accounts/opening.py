@@ -8,7 +8,6 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance import state
 from appliance.accounts.registry import Registry
 from appliance.accounts.store import Store
 from appliance.config import Config
@@ -46,7 +45,6 @@ def open_store(config: Config, socket: Path | None = None, credentials: Credenti
     """
     settings = config.settings.accounts.store.postgresql
     if settings is None:
-        _require_fit(config)
         config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Store.sqlite(config.state)
     password = (credentials or Credentials.read(config)).password
@@ -62,15 +60,6 @@ def open_registry(config: Config, store: Store, credentials: Credentials | None 
     shared = (credentials or Credentials.read(config)).pepper
     pepper = shared if shared is not None else _own(config.state, store)
     return Registry(store, pepper), pepper
-
-
-def _require_fit(config: Config) -> None:
-    """What is made in a folder marks it as ours, and the next start clears it: so nothing is made in another's."""
-    try:
-        with contextlib.suppress(OSError):  # where it may not be looked into, the store can't be opened either
-            state.require_fit(config.state)
-    except ValueError as strange:
-        raise ConfigInvalid(str(config.file), [Problem("state", str(strange))]) from None
 
 
 def _shared(text: str, file: str) -> bytes:

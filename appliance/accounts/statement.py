@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -139,11 +140,12 @@ def csv_lines(rows: Iterable[Sequence[str | int]]) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines)
     for row in rows:
-        writer.writerow([f"'{cell}" if isinstance(cell, str) and cell[:1] in _FORMULA else cell for cell in row])
+        writer.writerow([_FORMULA.sub("'", cell) if isinstance(cell, str) else cell for cell in row])
     return lines.getvalue()
 
 
-_FORMULA = frozenset("=+-@\t\r")
+_FORMULA = re.compile(r"(?:^|(?<=;))(?=[=+\-@\t\r])")
+"""Where one would begin; for a German Excel a semicolon ends a cell, and quotes inside of a line say nothing."""
 
 
 def shown(event: Event, calendar: Calendar) -> dict[str, Any]:

@@ -103,9 +103,9 @@ class Watch:
     def _take(self, version: int, records: list[KeyRecord] | None, began: float) -> None:
         if records is not None:
             self._keyring.renew(records)
-            self._version = version
             if self._tell is not None:
                 self._tell({each.id: each.allowance for each in records if each.allowance is not None})
+            self._version = version  # last: what the books couldn't take is told again, and nobody comes in on it
         self._keyring.confirm(began)
 
 

@@ -47,7 +47,7 @@ def add(app: FastAPI, house: House) -> None:
         limit = whole("limit", given.get("limit", "100"), _MOST_LISTED)
         user, team = given.get("user"), given.get("team")
         found = await house.watch.ask(lambda keys: keys.select(user=user, team=team, by=caller))
-        return JSONResponse(_page([described(record) for record in found], given.get("after"), limit))
+        return JSONResponse(_page(found, given.get("after"), limit))
 
     @route("POST", "/admin/keys", "Make a key; the answer shows it once", NewKey, 201)
     async def create_key(request: Request) -> Response:
@@ -80,14 +80,14 @@ async def _body(request: Request) -> bytes:
         raise BadRequest("the connection was closed before the body's end", code="invalid_json") from None
 
 
-def _page(data: list[dict[str, Any]], after: str | None, limit: int) -> dict[str, Any]:
+def _page(records: list[KeyRecord], after: str | None, limit: int) -> dict[str, Any]:
     """What comes `after`, in the shape of OpenAI's lists."""
     if after is not None:
-        ids = [each["id"] for each in data]
+        ids = [each.id for each in records]
         if after not in ids:
             refuse("after", "after must be the last_id of the page before")
-        data = data[ids.index(after) + 1 :]
-    page = data[:limit]
+        records = records[ids.index(after) + 1 :]
+    page = [described(record) for record in records[:limit]]  # of no others: meanwhile nobody else is answered
     first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
-    more = len(data) > len(page)
+    more = len(records) > len(page)
     return {"object": "list", "data": page, "first_id": first, "last_id": last, "has_more": more}

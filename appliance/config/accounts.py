@@ -77,7 +77,9 @@ class ModelPrice(Section):
     """What a model's tokens cost: by the machine's time, or by a price list."""
 
     tokens_per_second: float | None = Field(
-        None, ge=0.01, description="Measured throughput of the engine (`make bench` shows it); with `machine_hour_euros`."
+        None,
+        ge=0.01,
+        description="Measured throughput of the engine (`make bench` shows it); with `machine_hour_euros`.",
     )
     prompt_euros_per_million: _Price | None = Field(None, description="Euros for a million prompt tokens.")
     completion_euros_per_million: _Price | None = Field(None, description="Euros for a million tokens of answers.")
@@ -122,7 +124,9 @@ class Postgresql(Section):
     database: str = Field(min_length=1, description="The database.")
     user: str = Field(min_length=1, description="The role that owns its tables.")
     password: Secret | None = Field(None, description="By reference: `env.NAME` or `file:/path`.")
-    tls: bool = Field(default=True, description="False: in clear text, for a server on this very host.")
+    tls: bool = Field(
+        default=True, description="False: in clear text, for a server on this very host; it has to ask for SCRAM then."
+    )
     ca: FilePath | None = Field(
         None, description="PEM file of the authority that signed its certificate; empty: those of the system."
     )

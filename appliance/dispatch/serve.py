@@ -12,7 +12,7 @@ from appliance.dispatch.stream import Stream, note_usage
 from appliance.dispatch.turns import priority_of
 from appliance.engines.fleet import Served
 from appliance.engines.upstream import Response
-from appliance.errors import BadRequest, Loading, Refused, UpstreamFailed
+from appliance.errors import BadRequest, Loading, Refused, Unreachable, UpstreamFailed
 from appliance.observe import Record
 
 _TOO_LONG = re.compile(r"context length|maximum context|maximum model length|input length|too long", re.IGNORECASE)
@@ -38,7 +38,11 @@ async def serve(request: Request, served: Served, reply: Reply, record: Record, 
         record.dispatched = True
         by_header = request.operation.dialect is Dialect.MESSAGES
         priority = priority_of(request.service_class, served) if by_header else None
-        response = await upstream.post(request.operation.path, request.payload, priority=priority)
+        try:
+            response = await upstream.post(request.operation.path, request.payload, priority=priority)
+        except Unreachable:
+            record.dispatched = False
+            raise
         try:
             if response.status != 200:
                 record.dispatched = False
@@ -86,11 +90,12 @@ async def _whole(
     request: Request, response: Response, reply: Reply, record: Record, rename: tuple[bytes, bytes] | None, kept: Kept
 ) -> None:
     body = await _read(response, _MOST_BYTES)
-    await kept()
     if not body[:64].lstrip().startswith(b"{"):  # an endpoint's proxy may answer 200 with a page
         raise UpstreamFailed("the engine answered what is no JSON; try again", code="engine_failed")
     if request.operation.dialect is not Dialect.CHAT_COMPLETIONS:
-        await reply.whole(_parsed(body, request, record, rename))
+        body = _parsed(body, request, record, rename)
+        await kept()  # here, where what was used is known whatever comes of it
+        await reply.whole(body)
         return
     # in this dialect all that a caller or a model wrote stands in strings, so nothing of it can pass for a mark
     if _ABORTED.search(body):
@@ -105,6 +110,7 @@ async def _whole(
         except ValueError:
             usage = None
         note_usage({"usage": usage}, record.usage)
+    await kept()
     await reply.whole(body)
 
 

@@ -159,5 +159,5 @@ def note_usage(answer: object, usage: Usage) -> None:
 
 
 def _count(told: object) -> int:
-    """An endpoint is not ours: what can be no count counts nothing. One over 64 bits would keep the books from all else."""
+    """An endpoint is not ours: what can be no count counts nothing. Over 64 bits, it would stop the books for good."""
     return told if isinstance(told, int) and told <= _MOST_TOKENS else 0

@@ -13,7 +13,7 @@ from typing import cast
 
 import httptools
 
-from appliance.errors import UpstreamFailed
+from appliance.errors import Unreachable, UpstreamFailed
 
 _PAUSE_BYTES = 256 * 1024
 
@@ -195,7 +195,7 @@ class Upstream:
         """Send `body` (JSON) to `path` and wait for the status of the answer.
 
         `priority` goes into vLLM's header, for bodies that have no field for it: Anthropic's.
-        Raises `UpstreamFailed` when the peer can't be reached or breaks off.
+        Raises `Unreachable` when nobody listens there, `UpstreamFailed` when the peer breaks off.
         """
         more = f"x-vllm-priority: {priority}\r\n" if priority is not None else ""
         head = f"POST {self._prefix}{path} HTTP/1.1\r\n{more}{self._head}{len(body)}\r\n\r\n"
@@ -235,7 +235,7 @@ class Upstream:
         try:
             _, connection = await self.loop.create_unix_connection(lambda: _Connection(self), self.socket)
         except OSError as cause:
-            raise UpstreamFailed("the engine can't be reached; try again", code="engine_failed") from cause
+            raise Unreachable("the engine can't be reached; try again", code="engine_failed") from cause
         self._open.add(connection)
         return connection
 

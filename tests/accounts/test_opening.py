@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,6 +103,18 @@ def test_what_was_planted_in_the_place_of_the_pepper_is_not_read(ready: House, m
     ready.state.mkdir(mode=0o700)
     made(ready.state / "pepper")
     assert main(["keys", "list", "--config", str(ready.config)]) != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_root_looks_after_keys_for_the_appliances_own_user(ready: House) -> None:
+    made = ready.keys("create")
+    ready.folder.chmod(0o755)
+    for path in (ready.state, *ready.state.iterdir()):
+        shutil.chown(path, "nobody")
+    assert ready.keys("create")["id"] != made["id"]
+    assert ready.keys("revoke", made["id"])["state"] == "revoked"
+    assert main(["usage", "--config", str(ready.config)]) == 0
+    assert {path.owner() for path in ready.state.iterdir()} == {"nobody"}
 
 
 @pytest.mark.parametrize("command", [["keys", "create"], ["keys", "list"], ["usage"]])

@@ -108,6 +108,22 @@ async def test_allowances_of_keys_are_told_whenever_one_changes(room: Room) -> N
     assert room.told.empty()
 
 
+async def test_nobody_comes_in_on_allowances_that_the_books_could_not_take(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    _, key = room.elsewhere.create(KeyOrder(allowance=Allowance(tokens_per_day=5)))
+    with monkeypatch.context() as broken:
+        broken.setattr(room.watch, "_tell", lambda _: 1 / 0)
+        for _ in range(2):
+            await room.watch.look()
+            with pytest.raises(BooksUnavailable):
+                room.keyring.authenticate(key)
+    await room.watch.look()
+    assert room.told.qsize() == 1
+    assert room.keyring.authenticate(key)
+
+
 @pytest.mark.parametrize(
     "fault", [BooksUnavailable("the disk is gone"), ValueError("a row of a later version: secret")]
 )

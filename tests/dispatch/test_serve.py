@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from appliance.core import Caller, Dialect, Operation, Request, Task
+from appliance.core import Caller, Dialect, Operation, Request, Task, Usage
 from appliance.dispatch import serve
 from appliance.dispatch.stream import Stream
 from appliance.engines.upstream import Response
@@ -65,9 +65,10 @@ async def test_an_endless_answer_is_refused_while_it_comes(monkeypatch: pytest.M
     assert len(pieces) == 3
 
 
+@pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_nothing_of_an_answer_leaves_before_it_is_booked(stream: bool) -> None:
-    operation = Operation("x", "/x", Task.CHAT, "messages")
+async def test_nothing_of_an_answer_leaves_before_it_is_booked(stream: bool, dialect: Dialect) -> None:
+    operation = Operation("x", "/x", Task.CHAT, "messages", dialect)
     request = Request("r", Caller("k"), operation, "public", b"", stream=stream)
     sent: list[str] = []
 
@@ -82,7 +83,7 @@ async def test_nothing_of_an_answer_leaves_before_it_is_booked(stream: bool) -> 
         raise BooksUnavailable("the disk is full", code="books_unavailable")
 
     record, reply = Metrics().open(request), cast(Any, Reply())
-    response = cast(Response, _Pieces([b'{"choices": []}']))
+    response = cast(Response, _Pieces([b'{"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": 3}}']))
     if stream:
         answering = serve._stream(Stream(request), response, reply, record, unbooked, cast(Any, None))
     else:
@@ -90,3 +91,5 @@ async def test_nothing_of_an_answer_leaves_before_it_is_booked(stream: bool) -> 
     with pytest.raises(BooksUnavailable):
         await answering
     assert sent == []
+    if not stream:
+        assert record.usage == Usage(2, 3), "what an engine told is known all the same"

@@ -200,7 +200,7 @@ async def test_of_two_applies_the_newer_config_stays(
         return specs(new, machine)
 
     monkeypatch.setattr(administration, "specs", slow_at_first)
-    appliance = Appliance(load(house), Mock(), fleet, Mock(), Seal(()), {}, Mock(), Mock())
+    appliance = Appliance(load(house), Mock(), fleet, Mock(), Mock(), None, Mock(), Seal(()), {}, Mock(), Mock())
     house.serve("chat", "two")
     house.write()
     first = asyncio.create_task(appliance.apply(lambda _: None))

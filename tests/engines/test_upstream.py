@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from appliance.engines.upstream import Upstream
-from appliance.errors import UpstreamFailed
+from appliance.errors import Unreachable, UpstreamFailed
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -164,7 +164,7 @@ async def test_a_peer_that_hangs_up_on_a_fresh_connection_has_failed(peer: Peer,
 
 
 async def test_a_peer_that_is_not_there_has_failed(tmp_path: Path) -> None:
-    with pytest.raises(UpstreamFailed, match="can't be reached"):
+    with pytest.raises(Unreachable, match="can't be reached"):
         await ask(Upstream(tmp_path / "none.sock"))
 
 

@@ -117,6 +117,21 @@ def test_what_was_refused_before_the_engine_heard_of_it_costs_nothing(house: Hou
     assert booked(house).prompt == 4
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_nobody_was_there_to_hear_costs_nothing(house: House, start: Start, stream: bool) -> None:
+    house.card("tiny")
+    house.serve("chat", "tiny")
+    house.settings["models"]["away"] = {
+        "endpoint": f"unix:{house.folder / 'nobody.sock'}", "task": "chat", "upstream_model": "m",
+    }  # fmt: skip
+    with start(house).ready().client() as client:
+        refused = client.post(CHAT, json=chat("hello", stream=stream) | {"model": "away"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (502, "engine_failed")
+        assert client.post(CHAT, json=chat("the last one")).status_code == 200
+    until(lambda: booked(house).completion > 0)
+    assert booked(house) == computed(house)
+
+
 class Load:
     """Callers who ask again and again until the appliance is gone."""
 

@@ -266,6 +266,10 @@ def test_a_smaller_model_answers_when_the_budget_is_used_up(running: Running, or
     assert answer.model == "small"
     assert answer.choices[0].message.content == "little little"
     assert raw.headers["x-appliance-stepped-down-from"] == "chat"
+    raw = client.chat.completions.with_raw_response.create(
+        model="small", max_tokens=LATER, messages=[{"role": "user", "content": "tokens=2"}]
+    )
+    assert "x-appliance-stepped-down-from" not in raw.headers, "it was asked for"
     chunks = list(ask(client, stream=True, max_tokens=LATER))
     assert {chunk.model for chunk in chunks} == {"small"}
     message = claude(running, key).messages.create(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,44 @@ def test_while_it_is_gone_nobody_is_served_and_it_goes_on_by_itself(
         server.start()
     until(lambda: ask(running, key).status_code == 200)
     verified(house)
+
+
+@pytest.mark.parametrize("by", ["tcp", "folder"])
+def test_a_server_that_comes_up_after_the_appliance_is_waited_for(
+    house: House, start: Start, server: Postgres, by: str
+) -> None:
+    furnish(house, server.database(), **({"host": str(server.folder)} if by == "folder" else {}))
+    output = house.folder / "output.txt"
+    server.stop()
+    with ThreadPoolExecutor(1) as aside:
+        starting = aside.submit(start, house, environment=SECRETS)
+        try:
+            until(lambda: output.exists() and "waiting for keys and books" in output.read_text())
+        finally:
+            server.start()
+        running = starting.result().ready()
+    assert ask(running, running.key).status_code == 200
+    told = output.read_text()
+    assert told.count("waiting for keys and books: PostgreSQL at") == 1
+    assert "see that it runs and can be reached" in told
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"password": "env.PEPPER"}, "refused the role: see `accounts.store.postgresql.user` and `password`"),
+        ({"database": "nowhere"}, "has no such database"),
+        ({"tls": True}, "speaks no TLS"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_told_at_once(
+    house: House, start: Start, server: Postgres, wrong: dict[str, Any], says: str
+) -> None:
+    furnish(house, server.database())
+    house.settings["accounts"]["store"]["postgresql"] |= wrong
+    with pytest.raises(AssertionError, match=says):
+        start(house, environment=SECRETS)
+    assert "waiting for keys and books" not in (house.folder / "output.txt").read_text()
 
 
 def test_no_secret_is_in_any_log_or_process_list(house: House, start: Start, server: Postgres) -> None:

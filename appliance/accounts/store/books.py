@@ -57,11 +57,14 @@ def remove(connection: Connection, booked: Left) -> None:
         connection.execute(delete(reservations).where(key.in_(asked[first : first + _AT_ONCE])))
 
 
-def seen(connection: Connection, appliance: str, at: float) -> None:
-    """Note that an appliance is alive."""
-    known = connection.execute(update(appliances).where(appliances.c.name == appliance).values(seen=at)).rowcount
-    if not known:
+def seen(connection: Connection, appliance: str, at: float) -> float | None:
+    """Note that an appliance is alive; returns when it was heard of before, None where it never was."""
+    before = connection.execute(select(appliances.c.seen).where(appliances.c.name == appliance)).scalar()
+    if before is None:
         connection.execute(insert(appliances).values(name=appliance, seen=at))
+    else:
+        connection.execute(update(appliances).where(appliances.c.name == appliance).values(seen=at))
+    return None if before is None else float(before)
 
 
 def _left(found: Iterable[rows.Row]) -> Left:

@@ -46,6 +46,10 @@ class Database(ABC):
     def was_lost(self, error: Exception) -> bool:
         """Whether the connection had ended before the statement came."""
 
+    def passes(self, error: Exception) -> bool:
+        """Whether it may be over by itself in a moment, such as a server that is being started."""
+        return False
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that changes nothing."""
@@ -91,11 +95,12 @@ class Database(ABC):
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn what goes wrong with the database into BooksUnavailable."""
+        """Turn what goes wrong with the database into BooksUnavailable, with `retry_after` for what may pass."""
         try:
             yield
         except (SQLAlchemyError, self.driver_error, OSError) as error:
-            raise BooksUnavailable(self.why(error), code="books_unavailable") from None
+            again = 1 if self.passes(error) else None
+            raise BooksUnavailable(self.why(error), code="books_unavailable", retry_after=again) from None
 
     def _begun(self) -> Connection:
         held, self._held = self._held, None

@@ -34,7 +34,7 @@ def take_over(database: Database, folder: Path) -> None:
 
 def _read(file: Path) -> list[KeyRecord]:
     try:
-        state.require_own(file, file.lstat())
+        state.require_own(file, file.lstat(), file.parent.stat().st_uid)
         return [
             KeyRecord(
                 id=str(kept["id"]),

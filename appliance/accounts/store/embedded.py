@@ -162,7 +162,7 @@ def _make(file: Path) -> int:
     try:
         for path in (file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")):
             if os.path.lexists(path):
-                state.require_own(path, path.lstat())
+                state.require_own(path, path.lstat(), file.parent.stat().st_uid)
     except ValueError as strange:
         raise BooksUnavailable(str(strange), code="books_unavailable") from None
     os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))

@@ -26,6 +26,9 @@ from appliance.errors import BooksUnavailable
 _LOCK = 0x61_70_70_6C
 """The advisory lock of a group: the same number for all appliances."""
 _TIMEOUT_SECONDS = 5.0
+_SCRAM_ENDS = 12
+_NO_TLS = "refuses SSL"
+"""In the driver's own words."""
 _SESSION = {
     "client_encoding": "utf8",
     "standard_conforming_strings": "on",
@@ -37,8 +40,27 @@ _SESSION = {
 }
 
 
-class _Connection(pg8000.dbapi.Connection):  # type: ignore[misc] # has no types
-    """Closes without complaint, as it may after the server has gone: SQLAlchemy would write a page into the log."""
+class _Unproven(pg8000.dbapi.InterfaceError):  # type: ignore[misc] # has no types
+    """The server didn't show that it knows the password."""
+
+
+class _Connection(pg8000.dbapi.Connection):  # type: ignore[misc]
+    """In clear text, the server has to show by SCRAM that it knows the password, too: whoever listens in its place,
+    at a port or in a folder of this host, is neither told the password nor taken for it.
+
+    Closes without complaint, as it may after the server has gone: SQLAlchemy would write a page into the log.
+    """
+
+    _proven = False
+
+    def handle_AUTHENTICATION_REQUEST(self, data: bytes, context: Any) -> None:  # noqa: N802 - pg8000's name
+        """See the protocol: 0 is that all is well, 10 to 12 are SCRAM, 12 its end; the others would tell it."""
+        asked = int.from_bytes(data[:4])
+        in_clear = self.password and not isinstance(self._usock, ssl.SSLSocket)
+        if in_clear and asked not in (10, 11, 12) and not self._proven:
+            raise _Unproven("no SCRAM")
+        super().handle_AUTHENTICATION_REQUEST(data, context)
+        self._proven = self._proven or asked == _SCRAM_ENDS  # a wrong signature has raised
 
     def close(self) -> None:
         with contextlib.suppress(pg8000.dbapi.Error):
@@ -123,6 +145,14 @@ class Shared(Database):
         """Whether the server ended the connection, as one does that is stopped."""
         return isinstance(error, DBAPIError) and (error.connection_invalidated or _state(error).startswith("57P"))
 
+    def passes(self, error: Exception) -> bool:
+        """A server that doesn't answer, or is being started, or has no connection left now; no wrong setting."""
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if isinstance(cause, ssl.SSLCertVerificationError | _Unproven) or _NO_TLS in str(cause):
+            return False
+        code = _state(error)
+        return not code or code.startswith(("08", "53300", "57"))
+
     def why(self, error: Exception) -> str:
         """By PostgreSQL's code for it; its words may hold values."""
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -132,7 +162,12 @@ class Shared(Database):
         if code := _state(error):
             known = _WHY.get(code) or _WHY.get(code[:2])
             return f"{self._where} {known or 'refused a statement: look at its log'} (SQLSTATE {code})"
-        if "refuses SSL" in str(cause):
+        if isinstance(cause, _Unproven):
+            return (
+                f"{self._where} asks for no SCRAM, so anything could pass for it: have its pg_hba.conf say "
+                "scram-sha-256, or use TLS; a server that asks for no password needs none in the config"
+            )
+        if _NO_TLS in str(cause):
             return f"{self._where} speaks no TLS: have it do so (`ssl = on` in its postgresql.conf)"
         return f"{self._where} doesn't answer ({type(cause).__name__}): see that it runs and can be reached"
 

@@ -177,11 +177,14 @@ class Store:
     def beat(self, day_of: Callable[[float], str]) -> list[Reservation]:
         """Say that this appliance is alive, every 10 s or so; book what others left that are silent for 60 s (shared).
 
-        Returns what was booked, at its full reservation and as `unsettled`.
+        Returns what was booked, at its full reservation and as `unsettled`. Nothing when this one wasn't heard of for
+        long either: then the database was away, or its clock jumped, and the others had no way to say so.
         """
         with self._database.changing() as connection:
             now = self._database.now(connection)
-            books.seen(connection, self._appliance, now)
+            before = books.seen(connection, self._appliance, now)
+            if before is not None and now - before > SILENT_SECONDS / 2:
+                return []
             left = books.silent(connection, now - SILENT_SECONDS)
             self._book(connection, left, day_of)
         return [each for _, each in left]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,27 @@ def test_what_is_no_postgresql_is_refused(database: Postgresql) -> None:
         pool.submit(answer, door)
         other = database.model_copy(update={"port": door.getsockname()[1]})
         refused(lambda: Store.postgresql(other, PASSWORD, None, None), "doesn't answer.*see that it runs")
+
+
+@pytest.mark.parametrize("asked", [0, 3, 5], ids=["nothing", "the password", "its MD5"])
+def test_who_listens_in_its_place_is_not_told_the_password_and_not_taken_for_it(
+    database: Postgresql, asked: int
+) -> None:
+    heard = []
+
+    def pretend(door: socket.socket) -> None:
+        caller, _ = door.accept()
+        with caller:
+            caller.recv(1000)
+            salt = b"salt" if asked == 5 else b""
+            caller.sendall(b"R" + struct.pack("!ii", 8 + len(salt), asked) + salt + b"Z" + struct.pack("!i", 5) + b"I")
+            heard.append(caller.recv(1000))
+
+    with socket.create_server(("127.0.0.1", 0)) as door, ThreadPoolExecutor() as pool:
+        pool.submit(pretend, door)
+        other = database.model_copy(update={"port": door.getsockname()[1]})
+        refused(lambda: Store.postgresql(other, PASSWORD, None, None), "asks for no SCRAM")
+    assert not heard[0].startswith(b"p"), "an answer to what it asked"
 
 
 def test_over_tcp_in_clear_text(database: Postgresql) -> None:

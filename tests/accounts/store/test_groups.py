@@ -143,13 +143,29 @@ def test_an_appliance_that_beats_or_books_is_alive(
 ) -> None:
     with there.group(Look()) as group:
         group.put(Changes(opened=[reservation(1)]))
-    postgres.ask("UPDATE appliances SET seen = seen - 61", database.database)
+    postgres.ask("UPDATE appliances SET seen = seen - 61 WHERE name = 'there'", database.database)
     there.beat(day_of)
     assert here.beat(day_of) == []
-    postgres.ask("UPDATE appliances SET seen = seen - 61", database.database)
+    postgres.ask("UPDATE appliances SET seen = seen - 61 WHERE name = 'there'", database.database)
     with there.group(Look()) as group:
         group.put(Changes())
     assert here.beat(day_of) == []
+
+
+def test_after_the_database_was_away_nobody_is_held_for_dead_who_could_not_say_otherwise(
+    here: Store, there: Store, postgres: Postgres, database: Postgresql
+) -> None:
+    with there.group(Look()) as group:
+        group.put(Changes(opened=[reservation(1)]))
+    postgres.ask("UPDATE appliances SET seen = seen - 61", database.database)  # nobody could write for a minute
+    assert here.beat(day_of) == []
+    there.beat(day_of)
+    postgres.ask("UPDATE appliances SET seen = seen - 10", database.database)
+    assert here.beat(day_of) == []
+    with there.group(Look(numbers=[1])) as group:
+        assert group.open == {1}
+    postgres.ask("UPDATE appliances SET seen = seen - 61 WHERE name = 'there'", database.database)
+    assert here.beat(day_of) == [reservation(1)], "one that is really dead is booked by a later beat"
 
 
 def test_an_appliance_recovers_only_its_own(here: Store, there: Store, appliance: Callable[[str], Store]) -> None:
