@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -40,14 +41,14 @@ class Calendar:
 
     def day(self, moment: float) -> str:
         """The day of any moment, `2026-11-22`."""
-        return datetime.fromtimestamp(moment, self.zone).date().isoformat()
+        return self._date(moment).isoformat()
 
     def told(self, moment: float) -> str:
         """`moment` as people of the zone write it: `2026-11-23 00:00 (Europe/Berlin)`."""
         return f"{datetime.fromtimestamp(moment, self.zone):%Y-%m-%d %H:%M} ({self.zone.key})"
 
     def _of(self, moment: float) -> Period:
-        day = datetime.fromtimestamp(moment, self.zone).date()
+        day = self._date(moment)
         month = day.replace(day=1)
         next_month = (month + timedelta(days=31)).replace(day=1)
         return Period(
@@ -57,6 +58,10 @@ class Calendar:
             day_ends=self._first_moment(day + timedelta(days=1)),
             month_ends=self._first_moment(next_month),
         )
+
+    def _date(self, moment: float) -> date:
+        # whole seconds, with which days begin: datetime rounds, and the last microsecond of a day into the next
+        return datetime.fromtimestamp(math.floor(moment), self.zone).date()
 
     def _first_moment(self, day: date) -> float:
         # a midnight that the clocks skip is reckoned as before the change, which is the moment of the change;
