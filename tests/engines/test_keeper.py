@@ -230,6 +230,12 @@ async def test_output_and_environment_are_the_engines_own(nursery: Nursery, fold
     assert "'PATH'" not in log
 
 
+async def test_an_engine_gives_way_to_the_gateway(nursery: Nursery, folder: Path) -> None:
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    code = f"import os, sys; sys.exit(os.getpriority(os.PRIO_PROCESS, 0) - {own})"
+    assert (await run(nursery, folder, code))[0] > 0
+
+
 async def test_the_environment_of_an_engine_is_not_that_of_its_keeper(nursery: Nursery, folder: Path) -> None:
     """Else LD_PRELOAD would run in the keeper, before the seal."""
     ready = folder / "run" / "e1" / "ready"
