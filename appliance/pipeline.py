@@ -15,7 +15,7 @@ from appliance.dispatch.line import Place
 from appliance.dispatch.serve import serve
 from appliance.dispatch.turns import Turns
 from appliance.egress.assurance import Assurance
-from appliance.engines.fleet import Fleet, Served
+from appliance.engines.fleet import Fleet
 from appliance.errors import BadRequest, BudgetExceeded, NotFound, Refused
 from appliance.observe import AccessLog, Metrics, Record
 
@@ -25,10 +25,9 @@ _COUNT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A request that may run: what answers it, its place in the queue there, and what is booked for it."""
+    """A request that may run: its place in the queue in front of what answers it, and what is booked for it."""
 
     request: Request
-    served: Served
     place: Place
     booking: Booking
 
@@ -93,8 +92,7 @@ class Pipeline:
         """A place in the queue, and a reservation of all that the request may use. Raises `Refused`."""
         stepped_down = False
         while True:
-            served = choose(request, self._fleet.find(request.model))
-            place = self._turns.enter(request, served)
+            place = self._turns.enter(request, choose(request, self._fleet.find(request.model)))
             try:
                 booking = await self._bookkeeper.reserve(_want(request, stepped_down=stepped_down))
             except BudgetExceeded as spent:
@@ -106,7 +104,7 @@ class Pipeline:
                 place.leave(0)
                 raise
             else:
-                return Admitted(request, served, place, booking)
+                return Admitted(request, place, booking)
 
     def _smaller(self, spent: BudgetExceeded, instead: Callable[[str], Request], model: str) -> Request:
         """The same request to the smaller model. Raises `spent` itself if that one can't do it."""

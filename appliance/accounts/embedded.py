@@ -193,12 +193,7 @@ class EmbeddedDesk:
 
     def describe(self) -> dict[str, float]:
         """For metrics."""
-        return {
-            "well": float(self._health.well),
-            "failures": float(self._health.failures),
-            "waiting": float(self._books.waiting),
-            "seconds_since_written": self._health.seconds_since_written,
-        }
+        return self._health.describe(self._books.waiting)
 
     async def close(self, seconds: float) -> None:
         """Grant nothing more, and write what there is."""

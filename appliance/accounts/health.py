@@ -41,10 +41,17 @@ class Health:
             _log.warning("the books are written again")
         self.well = True
 
-    @property
-    def seconds_since_written(self) -> float:
-        """How old what is on disk is at most, when something waits to be written."""
-        return time.monotonic() - self._wrote
+    def describe(self, waiting: int) -> dict[str, float]:
+        """For metrics, with the number of entries that wait to be written.
+
+        `seconds_since_written` is how old what is on disk is at most, when something waits.
+        """
+        return {
+            "well": float(self.well),
+            "failures": float(self.failures),
+            "waiting": float(waiting),
+            "seconds_since_written": time.monotonic() - self._wrote,
+        }
 
 
 def refusal() -> BooksUnavailable:

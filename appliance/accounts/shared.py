@@ -163,12 +163,7 @@ class SharedDesk:
 
     def describe(self) -> dict[str, float]:
         """For metrics."""
-        return {
-            "well": float(self._health.well),
-            "failures": float(self._health.failures),
-            "waiting": float(self._incoming.qsize() + len(self._unsettled)),
-            "seconds_since_written": self._health.seconds_since_written,
-        }
+        return self._health.describe(self._incoming.qsize() + len(self._unsettled))
 
     async def close(self, seconds: float) -> None:
         """Grant nothing more, and write what is settled."""

@@ -18,11 +18,16 @@ from appliance.errors import BooksUnavailable
 T = TypeVar("T")
 _PATIENCE = 10.0
 """Seconds that somebody waits for the store before a 503."""
+_STEP = 0.02
+"""Seconds from one look for unknown keys to the next, however many are tried."""
+_GLANCE = 1.0
+"""Seconds that whoever came with an unknown key waits for a look."""
 
 
 class Watch:
-    """Renews `keyring` whenever the version of the keys in the store has changed; looks four times a second.
+    """Renews `keyring` whenever the version of the keys in the store has changed.
 
+    Looks four times a second, and sooner when somebody comes with a key that isn't known: it may be new.
     All calls to the store go through one thread of its own, one after the other, so a store that hangs holds up
     no request: the keyring refuses by itself what wasn't confirmed for too long, and goes on when it is again.
     What was read takes effect in the event loop; so `tell` is called there, with the allowances of those keys
@@ -44,6 +49,7 @@ class Watch:
         self._every = every
         self._monotonic = monotonic
         self._version: int | None = None
+        self._coming: asyncio.Task[None] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="keys")
 
     async def run(self) -> None:
@@ -61,6 +67,19 @@ class Watch:
                     _log().warning("keys can be read again")
                 lost = False
             await asyncio.sleep(self._every)
+
+    async def freshen(self) -> None:
+        """Wait for a look that begins after this was called, a second at most. All who ask meanwhile share it."""
+        if self._coming is None:
+            self._coming = asyncio.create_task(self._glance())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._coming), _GLANCE)
+
+    async def _glance(self) -> None:
+        await asyncio.sleep(_STEP)
+        self._coming = None  # whoever asks from now on has to see what is written from now on
+        with contextlib.suppress(Exception):  # `run` tells of it, and the key stays unknown
+            await self.look()
 
     async def look(self) -> None:
         """Look once; what is new has taken effect when this returns. Raises `BooksUnavailable`."""

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from appliance.accounts import roles
-from appliance.accounts.keys import Keyring, unknown
+from appliance.accounts.keys import PREFIX, Keyring, unknown
 from appliance.accounts.roles import Permission
 from appliance.config import UseCase
 from appliance.core import Caller, ServiceClass
@@ -25,12 +25,23 @@ class Tokens(Protocol):
         """Whose token it is; it may wait for a key to be fetched. Raises `Unauthenticated` and `BooksUnavailable`."""
 
 
+class Freshened(Protocol):
+    """What keeps the keys like those in the store."""
+
+    async def freshen(self) -> None:
+        """Look at the store once more; gives up after a second."""
+
+
 class Entrance(Protocol):
     """What callers are known by. Read at each request, since `apply` may replace it."""
 
     @property
     def keys(self) -> Keyring:
         """The keys that open."""
+
+    @property
+    def watch(self) -> Freshened:
+        """What renews them."""
 
     @property
     def identity(self) -> Tokens | None:
@@ -62,6 +73,12 @@ async def authenticate(scope: Scope, entrance: Entrance) -> Caller:
             return await entrance.identity.authenticate(presented)
         except Unauthenticated as refusal:
             raise unknown(refusal.reason or "token") from None
+    try:
+        return entrance.keys.authenticate(presented)
+    except Unauthenticated:
+        if not presented.startswith(PREFIX):
+            raise
+    await entrance.watch.freshen()  # made a moment ago, perhaps, on the command line or at another appliance
     return entrance.keys.authenticate(presented)
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Protocol
 
 from appliance.core import Dialect
+from appliance.errors import Refused
 
 _ANTHROPIC_TYPES = {
     400: "invalid_request_error",
@@ -46,6 +47,12 @@ class Refusal(Protocol):
 def dialect_of(path: str) -> Dialect:
     """The dialect of errors under `path`."""
     return Dialect.MESSAGES if path.startswith("/v1/messages") else Dialect.CHAT_COMPLETIONS
+
+
+def headers(refusal: Refused) -> list[tuple[bytes, bytes]]:
+    """What goes with an error answer at its head."""
+    again = [(b"retry-after", b"%d" % refusal.retry_after)] if refusal.retry_after is not None else []
+    return [*refusal.headers, *again]
 
 
 def whole(refusal: Refusal, dialect: Dialect, request_id: str) -> bytes:

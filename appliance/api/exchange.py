@@ -148,9 +148,7 @@ class HttpReply:
             await self.frames(envelope.event(refusal, self._dialect, self._id))
             await self.end()
             return
-        self.note(refusal.headers)
-        if refusal.retry_after is not None:
-            self.note([(b"retry-after", b"%d" % refusal.retry_after)])
+        self.note(envelope.headers(refusal))
         await self._answer(refusal.status, envelope.whole(refusal, self._dialect, self._id))
 
     async def _answer(self, status: int, body: bytes) -> None:
@@ -186,9 +184,9 @@ class Exchange(Response):
             caller = await admit(scope, self.permission, house)
             purpose = use_case(scope, caller, house.accounts.use_cases)
             raw = await read_body(receive, house.limits.body_bytes)
-            request = self._request(logged(id_), caller, purpose, raw)
-            instead = partial(self._request, logged(id_), caller, purpose, raw)
-            await while_listened_to(receive, house.pipeline.run(request, reply, instead))
+            asked = partial(self._request, logged(id_), caller, purpose, raw)
+            request = asked()
+            await while_listened_to(receive, house.pipeline.run(request, reply, asked))
         except Refused as refusal:
             house.metrics.refusals.labels(refusal.code or "other").inc()
             if request is None:  # else the pipeline has written its line

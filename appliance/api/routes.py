@@ -250,8 +250,8 @@ def _add_errors(app: FastAPI, house: House) -> None:
         house.metrics.refusals.labels(refusal.code or "other").inc()
         house.pipeline.refused(logged(id_), request.scope.get("caller"), None, refusal)
         body = envelope.whole(refusal, envelope.dialect_of(request.url.path), id_)
-        again = {"retry-after": str(refusal.retry_after)} if refusal.retry_after is not None else {}
-        return Response(body, refusal.status, {**again, **(headers or {})}, media_type="application/json")
+        own = {name.decode(): value.decode() for name, value in envelope.headers(refusal)}
+        return Response(body, refusal.status, {**own, **(headers or {})}, media_type="application/json")
 
     @app.exception_handler(Refused)
     async def refused(request: Request, refusal: Refused) -> Response:

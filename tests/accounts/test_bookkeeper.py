@@ -459,7 +459,7 @@ async def test_of_200_at_once_on_two_appliances_as_many_run_as_the_budget_fits(
     for keeper in keepers:
         await keeper.close(10)
     left = opener()
-    assert left.load({Span.DAY: "2026-11-22"})[TODAY] == Balance(tokens=500)
+    assert left.balances([TODAY])[TODAY] == Balance(tokens=500)
 
 
 @pytest.mark.parametrize("real", [False, True])
@@ -613,4 +613,4 @@ async def test_random_requests_on_two_appliances_never_overspend(hire: Hire, on_
     for keeper in keepers:
         await keeper.close(10)
     assert 0 < spent <= 3000
-    assert stores[0].load({Span.DAY: "2026-11-22"})[TODAY] == Balance(tokens=spent)
+    assert stores[0].balances([TODAY])[TODAY] == Balance(tokens=spent)

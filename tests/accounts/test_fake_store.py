@@ -9,10 +9,10 @@ import pytest
 from appliance.accounts.entries import Balance, Bucket, Changes, Event, Level, Span, Unit, UsageKey, Used
 from appliance.accounts.store import Look, Store
 from tests.accounts.conftest import Opener
-from tests.accounts.store.entries import DAY, KEY, MONTH, TEAM, account, day_of, reservation
+from tests.accounts.store.entries import DAY, KEY, TEAM, account, day_of, reservation
 from tests.fakes.store import FakeStore
 
-STARTS = {Span.DAY: DAY, Span.MONTH: MONTH}
+ALL = [account(scope, span) for scope in (KEY, TEAM) for span in Span]
 USE = UsageKey(DAY, "key_1", "", "red", "", "chat")
 BUCKET = Bucket(TEAM, Unit.TOKENS)
 FIRST = Changes(
@@ -34,9 +34,9 @@ LOOK = Look([account(), account(TEAM)], [BUCKET, Bucket(KEY, Unit.TOKENS)], [KEY
 def commits(store: Store | FakeStore) -> list[Any]:
     """What a store of one appliance shows of this life, to its end and after it."""
     store.claim("here")
-    seen: list[Any] = [store.commit(FIRST), store.commit(SECOND), store.load(STARTS)]
+    seen: list[Any] = [store.commit(FIRST), store.commit(SECOND), store.balances(ALL)]
     store.claim("after a crash")
-    return [*seen, store.recover(day_of), store.load(STARTS), store.recover(day_of)]
+    return [*seen, store.recover(day_of), store.balances(ALL), store.recover(day_of)]
 
 
 def groups(store: Store | FakeStore) -> list[Any]:
@@ -50,7 +50,7 @@ def groups(store: Store | FakeStore) -> list[Any]:
                 seen.append(group.put(changes))
     with pytest.raises(ZeroDivisionError):
         _fail_after_putting(store)
-    return [*seen, store.recover(day_of), store.load(STARTS)]
+    return [*seen, store.recover(day_of), store.balances(ALL)]
 
 
 def _fail_after_putting(store: Store | FakeStore) -> None:

@@ -41,9 +41,11 @@ async def check(folder: Path, moments: list[int]) -> None:
         booked = sum(sums.prompt_tokens + sums.completion_tokens for _, sums in months)
         # of each task, a reservation was open, and the one before it may have been settled in memory only
         assert used <= booked - before <= used + TASKS * 2 * RESERVED
-        balances = [store.load({Span.MONTH: key.day})[Account(TEAM, Span.MONTH, key.day)] for key, _ in months]
-        assert sum(balance.tokens for balance in balances) == booked
-        assert not any(balance.reserved_tokens for balance in balances)
+        accounts = [Account(TEAM, Span.MONTH, key.day) for key, _ in months]
+        balances = store.balances(accounts)
+        assert balances.keys() == set(accounts)
+        assert sum(balance.tokens for balance in balances.values()) == booked
+        assert not any(balance.reserved_tokens for balance in balances.values())
         store.close()
         before = booked
 

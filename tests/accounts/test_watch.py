@@ -30,9 +30,10 @@ class Lost:
         self.fault: Exception | None = None
         self.free = threading.Event()
         self.free.set()
-        self.read = 0
+        self.read = self.looked = 0
 
     def keys_version(self) -> int:
+        self.looked += 1
         assert self.free.wait(20)
         if self.fault is not None:
             self._loop.call_soon_threadsafe(self.missed.set)
@@ -79,6 +80,26 @@ async def test_what_is_made_or_revoked_elsewhere_takes_effect_at_the_next_look(r
     await room.watch.look()
     with pytest.raises(Unauthenticated):
         room.keyring.authenticate(key)
+
+
+async def test_all_who_come_with_unknown_keys_share_one_look_and_those_made_before_it_are_found(room: Room) -> None:
+    first, early = room.elsewhere.create(KeyOrder())
+    asked = asyncio.gather(*(room.watch.freshen() for _ in range(50)))
+    second, late = room.elsewhere.create(KeyOrder())
+    await asked
+    assert room.keyring.authenticate(early).key_id == first.id
+    assert room.keyring.authenticate(late).key_id == second.id
+    assert room.store.looked == 1
+
+
+async def test_a_look_for_an_unknown_key_gives_up_on_a_store_that_hangs_or_fails(room: Room) -> None:
+    for fault in (BooksUnavailable("the disk is gone"), ValueError("a row of a later version")):
+        room.store.fault = fault
+        await room.watch.freshen()
+    room.store.free.clear()
+    async with asyncio.timeout(20):
+        await room.watch.freshen()
+    room.store.fault = None
 
 
 async def test_what_is_done_here_takes_effect_before_the_answer(room: Room) -> None:

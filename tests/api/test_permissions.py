@@ -237,7 +237,7 @@ async def test_no_bytes_in_headers_open_or_break_anything(headers: list[tuple[by
     ring.renew([KeyRecord("key_1", keys.digest_of("good", bytes(32)), name="", created=0.0, created_by="host")])
     ring.confirm(0.0)
     with pytest.raises(Unauthenticated):
-        await authenticate({"headers": headers}, SimpleNamespace(keys=ring, identity=_Tokens()))
+        await authenticate({"headers": headers}, SimpleNamespace(keys=ring, watch=None, identity=_Tokens()))
     with contextlib.suppress(Forbidden):
         use_case({"headers": headers}, Caller("key_1", use_cases=frozenset({"mail"})), {})
 

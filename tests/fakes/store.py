@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -86,13 +86,9 @@ class FakeStore:
         with self.disk.lock:
             return self._book({appliance}, day_of)
 
-    def load(self, starts: Mapping[Span, str]) -> dict[Account, Balance]:
+    def balances(self, accounts: Collection[Account]) -> dict[Account, Balance]:
         with self._transaction():
-            return {
-                account: replace(balance)
-                for account, balance in self.disk.balances.items()
-                if starts.get(account.span) == account.start
-            }
+            return {each: replace(self.disk.balances[each]) for each in accounts if each in self.disk.balances}
 
     def usage(
         self, since: str, until: str, per: Span | None, by: Iterable[str] = (), where: Mapping[str, str] | None = None

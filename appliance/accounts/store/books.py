@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
-from sqlalchemy import Connection, and_, delete, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, delete, insert, select, tuple_, update
 
-from appliance.accounts.entries import Account, Balance, Reservation, Span
+from appliance.accounts.entries import Account, Balance, Reservation
 from appliance.accounts.store import rows
 from appliance.accounts.store.schema import appliances, balances, reservations
 
@@ -25,12 +25,6 @@ def of_accounts(connection: Connection, accounts: Collection[Account]) -> dict[A
         chosen = select(balances).where(tuple_(*balances.primary_key).in_(asked[first : first + _AT_ONCE]))
         found |= rows.balances(connection.execute(chosen))
     return found
-
-
-def of_starts(connection: Connection, starts: Mapping[Span, str]) -> dict[Account, Balance]:
-    """Those of a day and a month."""
-    wanted = [and_(balances.c.span == str(span), balances.c.start == start) for span, start in starts.items()]
-    return rows.balances(connection.execute(select(balances).where(or_(*wanted))))
 
 
 def left(connection: Connection, appliance: str | None) -> Left:

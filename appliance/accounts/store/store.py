@@ -39,7 +39,7 @@ class Store:
 
     Every method raises `BooksUnavailable` while the database can't be used; its message tells the administrator
     what to do, so it is for the log and not for callers. Nothing of what failed is kept, and the next call tries
-    again by itself. Any thread may call; `claim`, `recover`, `load`, `commit`, `group` and `beat` are for one thread.
+    again by itself. Any thread may call; `claim`, `recover`, `commit`, `group` and `beat` are for one thread.
 
     Names are any text that holds no NUL and no half of a surrogate pair; `add_key` refuses others with `BadRequest`.
     """
@@ -122,17 +122,12 @@ class Store:
         """Book what earlier runs left open, at its full reservation and as `unsettled`, and return it.
 
         Embedded: all there is. Shared: of this name. `day_of` gives the day of the calendar of a moment in seconds
-        since 1970. Before `load`, since it changes balances.
+        since 1970.
         """
         with self._database.changing() as connection:
             left = books.left(connection, self._appliance if self.shared else None)
             self._book(connection, left, day_of)
         return [each for _, each in left]
-
-    def load(self, starts: Mapping[Span, str]) -> dict[Account, Balance]:
-        """Balances of all accounts of the given day and month, for who keeps them in memory (embedded)."""
-        with self._database.reading() as connection:
-            return books.of_starts(connection, starts)
 
     def commit(self, changes: Changes) -> list[Event]:
         """Write the changes in one transaction (embedded); they are on disk when this returns.

@@ -7,13 +7,13 @@ import pytest
 from appliance.accounts.entries import Balance, Bucket, Changes, Event, Kind, Level, Scope, Span, Unit, UsageKey, Used
 from appliance.accounts.store import Store
 from tests.accounts.conftest import Opener
-from tests.accounts.store.entries import DAY, KEY, MONTH, NAMES, TEAM, account, day_of, reservation
+from tests.accounts.store.entries import DAY, KEY, NAMES, TEAM, account, day_of, reservation
 
-STARTS = {Span.DAY: DAY, Span.MONTH: MONTH}
+ALL = [account(scope, span) for scope in (KEY, TEAM) for span in Span]
 USE = UsageKey(DAY, "key_1", "", "red", "", "chat")
 
 
-def test_balances_replace_and_are_loaded_by_day_and_month(opener: Opener) -> None:
+def test_balances_replace_and_are_read_by_account(opener: Opener) -> None:
     store = opener()
     store.claim("here")
     month = account(TEAM, Span.MONTH)
@@ -21,8 +21,7 @@ def test_balances_replace_and_are_loaded_by_day_and_month(opener: Opener) -> Non
     store.commit(Changes(balances={account(): Balance(1, 2, 3, 4), month: Balance(5), past: Balance(6)}))
     store.commit(Changes(balances={account(): Balance(10**18, 2, 0, 0)}))
     again = opener()
-    assert again.load(STARTS) == {account(): Balance(10**18, 2, 0, 0), month: Balance(5)}
-    assert again.load({Span.DAY: "2026-11-21", Span.MONTH: "2026-10-01"}) == {past: Balance(6)}
+    assert again.balances(ALL) == {account(): Balance(10**18, 2, 0, 0), month: Balance(5)}
     assert again.balances([past, account(TEAM)]) == {past: Balance(6)}
     assert again.balances([]) == {}
 
@@ -66,7 +65,7 @@ def test_what_was_left_open_is_booked_in_full_and_once(opener: Opener) -> None:
     after = opener()
     after.claim("here")
     assert after.recover(day_of) == [left, other]
-    assert after.load(STARTS) == {
+    assert after.balances(ALL) == {
         **{account(KEY, span): Balance(1250, 115, 0, 0) for span in Span},
         **{account(TEAM, span): Balance(130, 8, 0, 0) for span in Span},
     }
@@ -106,5 +105,6 @@ def test_a_thousand_leftovers_are_booked(store: Store) -> None:
     everybody = [reservation(number, Scope(Kind.USER, f"user {number}")) for number in range(2500)]
     store.commit(Changes(opened=everybody))
     assert len(store.recover(day_of)) == 2500
-    assert store.load(STARTS)[account(Scope(Kind.USER, "user 2499"))] == Balance(120, 7)
+    last = account(Scope(Kind.USER, "user 2499"))
+    assert store.balances([last]) == {last: Balance(120, 7)}
     assert store.recover(day_of) == []
