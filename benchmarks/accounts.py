@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import statistics
 import sys
@@ -45,6 +44,7 @@ from appliance.errors import BooksUnavailable
 from benchmarks import setting
 from benchmarks.overhead import percentile
 from benchmarks.pairs import MARKS
+from benchmarks.results import keep
 from benchmarks.terminal import command_line, say, show
 
 REACH_US = 60.0
@@ -243,8 +243,7 @@ def main(arguments: list[str] | None = None) -> int:
     text = table(results)
     if trip is not None:
         text += f"\n\nA round trip to PostgreSQL that decides nothing takes {trip:.2f} ms."
-    (options.results / "accounts.json").write_text(json.dumps(saved, indent=1))
-    (options.results / "accounts.md").write_text(f"{text}\n\n{setting.sentence(about)}\n")
+    keep(options.results, "accounts", saved, text)
     show(text)
     for reached, what in judged:
         show(f"{MARKS[reached]} {what}")

@@ -13,7 +13,6 @@ median with the queue is within twice the idle one, 1 it isn't, 2 wrong config o
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from appliance.engines import load as engine_load
 from appliance.errors import Invalid, NotRunning
 from benchmarks import charts, load, serving, setting, teams
 from benchmarks.overhead import percentile
+from benchmarks.results import keep
 from benchmarks.terminal import command_line, say, show
 from benchmarks.throughput import engine_socket, story
 
@@ -178,10 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     about = setting.describe("fastapi", "uvicorn", "uvloop", "httptools")
     text = table(ways)
     saved = {"setting": about, "model": model, **size, "ways": [asdict(way) for way in ways]}
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "fairness.json").write_text(json.dumps(saved, indent=1))
-    (options.results / "fairness.md").write_text(f"{text}\n\n{setting.sentence(about)}\n")
-    (options.results / "fairness.svg").write_text(chart(ways))
+    keep(options.results, "fairness", saved, text, chart(ways))
     show(text)
     factor = ways[0].factor
     met = factor <= REACH

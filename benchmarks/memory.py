@@ -10,7 +10,6 @@ climbs less than 2 MB per 100,000 requests (the first half is for caches, pools 
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 from benchmarks import charts, load, processes, setting
 from benchmarks.gateways import Appliance, request
 from benchmarks.overhead import static_upstream
+from benchmarks.results import keep
 from benchmarks.terminal import command_line, say, show
 
 MOST_MB = 200.0
@@ -85,11 +85,9 @@ def main(arguments: list[str] | None = None) -> int:
         "met": met,
         "readings": [[each.requests, round(each.resident_mb, 2)] for each in readings],
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "memory.json").write_text(json.dumps(saved, indent=1))
     points = [(each.requests / 1000, each.resident_mb) for each in readings]
     drawn = charts.line(points, title="Resident memory of the gateway", x="thousand requests", y="MB", limit=MOST_MB)
-    (options.results / "memory.svg").write_text(drawn)
+    keep(options.results, "memory", saved, drawing=drawn)
     show(
         f"{'✓' if met else '✗'} {readings[0].resident_mb:.0f} MB at first, {most:.0f} at most (under {MOST_MB:.0f}), "
         f"{climb:+.2f} MB per 100,000 requests over the second half (under {FLAT_MB_PER_100K:+.0f})"

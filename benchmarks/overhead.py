@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from pathlib import Path
 from benchmarks import charts, load, processes, setting
 from benchmarks.gateways import Door, Gateway, Upstream, all_gateways, request
 from benchmarks.pairs import MARKS, UNDECIDED, Ratio
+from benchmarks.results import keep
 from benchmarks.terminal import command_line, say, show
 
 REACH_REQUEST_US = 350.0
@@ -292,10 +292,7 @@ def main(arguments: list[str] | None = None) -> int:
         "rounds": {name: [asdict(sample) for sample in rounds] for name, rounds in samples.items()},
         "reached": [{"reached": reached, "what": what} for reached, what in judged],
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "overhead.json").write_text(json.dumps(saved, indent=1).replace("NaN", "null"))
-    (options.results / "overhead.md").write_text(f"{text}\n\n{setting.sentence(about)}\n")
-    (options.results / "overhead.svg").write_text(plot(results, setting.sentence(about)))
+    keep(options.results, "overhead", saved, text, plot(results, setting.sentence(about)))
     show(text)
     for reached, what in judged:
         show(f"{MARKS[reached]} {what}")

@@ -17,7 +17,6 @@ command line, 3 no appliance.
 from __future__ import annotations
 
 import contextlib
-import json
 import statistics
 import subprocess
 import sys
@@ -37,6 +36,7 @@ from appliance.config import Config, LocalModel
 from appliance.errors import Invalid, NotRunning
 from benchmarks import arrivals, charts, load, serving, setting, teams
 from benchmarks.overhead import percentile
+from benchmarks.results import keep
 from benchmarks.terminal import command_line, say, show
 from benchmarks.throughput import story
 
@@ -224,11 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
         "verdicts": run.verdicts,
         "readings": run.readings,
     }
-    name = "overload-fake" if options.fake else "overload"
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / f"{name}.json").write_text(json.dumps(saved, indent=1))
-    (options.results / f"{name}.md").write_text(f"{text}\n\n{setting.sentence(about)}\n")
-    (options.results / f"{name}.svg").write_text(chart(run))
+    keep(options.results, "overload-fake" if options.fake else "overload", saved, text, chart(run))
     show(text)
     for words, holds in run.verdicts.items():
         show(f"{'✓' if holds else '✗'} {words}")

@@ -21,7 +21,6 @@ config or command line, 3 no appliance or engine.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from appliance.errors import Invalid, NotRunning
 from benchmarks import engines, processes, setting, starting, verifying
 from benchmarks.engines import Kept
 from benchmarks.pairs import MARKS, UNDECIDED
+from benchmarks.results import keep
 from benchmarks.starting import Starts
 from benchmarks.terminal import command_line, say, show
 from benchmarks.verifying import Verified
@@ -112,9 +112,7 @@ def main(arguments: list[str] | None = None) -> int:
         "reached": [{"reached": reached, "what": what} for reached, what in judged],
     }
     text = "\n\n".join(tables)
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "seal.json").write_text(json.dumps(saved, indent=1))
-    (options.results / "seal.md").write_text(f"{text}\n\n{setting.sentence(about)}\n")
+    keep(options.results, "seal", saved, text)
     show(text)
     for reached, what in judged:
         show(f"{MARKS[reached]} {what}")

@@ -13,7 +13,6 @@ interval is at 97 % or above at every number of streams, 1 it isn't, 2 wrong con
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from appliance.errors import Invalid, NotRunning
 from benchmarks import load, processes, serving, setting
 from benchmarks.overhead import percentile
 from benchmarks.pairs import MARKS, UNDECIDED, Ratio, in_turn
+from benchmarks.results import keep
 from benchmarks.terminal import command_line, say, show
 
 REACH = 0.97
@@ -186,9 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
             for result in results
         ],
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "throughput.json").write_text(json.dumps(saved, indent=1))
-    (options.results / "throughput.md").write_text(f"{text}\n\n{setting.sentence(about)}\n")
+    keep(options.results, "throughput", saved, text)
     show(text)
     for result in results:
         show(verdict(result))
