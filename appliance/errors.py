@@ -16,6 +16,7 @@ ApplianceError
 ├── NotAnswering          an appliance runs, but doesn't answer there
 ├── VerificationFailed    a verification didn't come to an end
 ├── LedgerFailed          the report of a verification can't be kept or read
+├── AuditFailed           the audit log, or what belongs to it, can't be opened, read or changed
 └── Refused               a request that gets an error answer instead of a model's
     ├── BadRequest        400  the body, or one field of it
     ├── Unauthenticated   401
@@ -28,6 +29,7 @@ ApplianceError
     ├── BudgetExceeded    429  a day's or a month's allowance is used up
     ├── Overloaded        429  the wait for an engine would be too long
     ├── BooksUnavailable  503  what is used can't be booked, so nothing is answered
+    ├── AuditUnavailable  503  what happens can't be put on record, so nothing is answered
     ├── Loading           503  the engine is not ready yet
     ├── NotProven         503  the last verification of the seal failed
     └── UpstreamFailed    502  the engine died or answered nonsense
@@ -243,6 +245,17 @@ class BooksUnavailable(Refused):
 
     status = 503
     kind = "server_error"
+
+
+class AuditUnavailable(Refused):
+    """Nothing is served that can't be put on record; it goes on by itself once the log takes records again."""
+
+    status = 503
+    kind = "server_error"
+
+
+class AuditFailed(ApplianceError):
+    """The audit log, or what belongs to it, can't be opened, read or changed; the message says what to do."""
 
 
 class Loading(Refused):

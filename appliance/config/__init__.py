@@ -23,6 +23,7 @@ from appliance.config.accounts import (
     Team,
     UseCase,
 )
+from appliance.config.audit import Audit, Retention, Shipping, Timestamps
 from appliance.config.bounds import Engines, Limits, Objectives
 from appliance.config.egress import Egress, Provider, Verify, from_word
 from appliance.config.listen import Listen, Tls
@@ -32,10 +33,10 @@ from appliance.config.section import FilePath, Secret, SecretReference, Section,
 from appliance.errors import ConfigInvalid
 
 __all__ = [
-    "Accounts", "Allowance", "Batching", "Config", "Egress", "Engines", "FilePath", "Identity", "KvCache", "Limits",
-    "Listen", "LocalModel", "Model", "ModelName", "Objectives", "Postgresql", "Prices", "Provider", "Queue",
-    "RemoteModel", "Secret", "SecretReference", "Section", "Settings", "Store", "Team", "Tls", "UseCase", "Verify",
-    "load", "may_be_private",
+    "Accounts", "Allowance", "Audit", "Batching", "Config", "Egress", "Engines", "FilePath", "Identity", "KvCache",
+    "Limits", "Listen", "LocalModel", "Model", "ModelName", "Objectives", "Postgresql", "Prices", "Provider", "Queue",
+    "RemoteModel", "Retention", "Secret", "SecretReference", "Section", "Settings", "Shipping", "Store", "Team",
+    "Timestamps", "Tls", "UseCase", "Verify", "load", "may_be_private",
 ]  # fmt: skip
 
 
@@ -62,6 +63,7 @@ class Settings(Section):
     objectives: Objectives = Field(Objectives(), description="See `Objectives`.")
     accounts: Accounts = Field(Accounts(), description="See `Accounts`.")
     queue: Queue = Field(Queue(), description="See `Queue`.")
+    audit: Audit = Field(Audit(), description="See `Audit`.")
 
     @model_validator(mode="after")
     def _accounts_speak_of_models_that_are_served(self) -> Self:

@@ -71,6 +71,14 @@ class UseCase(Allowance):
     service_class: Annotated[ServiceClass, Field(strict=False)] | None = Field(
         None, description="`interactive`, `standard` or `batch`; empty: the key's own class."
     )
+    purpose: Annotated[str, Field(max_length=200)] | None = Field(
+        None, description="What it is for, in the words of the record of processing activities; stands in every record."
+    )
+    store_content: bool = Field(
+        default=False,
+        description="Keep what is asked and answered in the audit log, encrypted under the person's own key, for "
+        "`audit.retention.content_days`. Off unless there is a legal ground for it.",
+    )
 
 
 class ModelPrice(Section):

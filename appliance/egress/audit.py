@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.egress.signing import BEFORE_THE_FIRST, Entry, about_key, of_line, of_report
+from appliance.egress.signing import Entry, of_line, of_report
+from appliance.signing import BEFORE_THE_FIRST, about_key
 
 _LINE_BYTES = 512
 _HEALS = "a power cut leaves this, and the next verification heals it"

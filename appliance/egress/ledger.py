@@ -27,24 +27,13 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from appliance import durable
 from appliance.egress.audit import Audit, audit, numbers, report_file
 from appliance.egress.findings import Check
 from appliance.egress.owner import as_owner
-from appliance.egress.signing import (
-    BEFORE_THE_FIRST,
-    Document,
-    Entry,
-    about_key,
-    canonical,
-    line,
-    load_key,
-    new_key,
-    of_line,
-    of_report,
-    public,
-    sign,
-)
+from appliance.egress.signing import Entry, line, of_line, of_report, sign
 from appliance.errors import LedgerFailed
+from appliance.signing import BEFORE_THE_FIRST, Document, about_key, canonical, load_key, new_key, public
 
 NEWEST = 2000
 """How many of the newest reports are kept whole: a week of one every five minutes. A line is about 500 bytes."""
@@ -108,7 +97,7 @@ class Ledger:
         }
         document = sign(document, private)
         file = self._file(number)
-        _write(file, canonical(document) + b"\n")
+        durable.replace(file, canonical(document) + b"\n")
         entry = self._enter(document, file)
         self._prune(number - self._newest)
         return entry
@@ -120,7 +109,7 @@ class Ledger:
             lines.write(text + b"\n")
             lines.flush()
             os.fsync(lines.fileno())
-        _write(self._head, text + b"\n")
+        durable.replace(self._head, text + b"\n")
         return of_line(text, file)
 
     def _recover(self, broken: list[str], healed: list[str]) -> Entry | None:
@@ -184,13 +173,13 @@ class Ledger:
             if file.exists():
                 file.replace(file.with_suffix(".unreadable"))
             private, pem = new_key()
-            _write(file, pem)
+            durable.replace(file, pem)
         key = public(private)
         if last and last.key != key:
             broken.append(f"key.pem was not the key {last.fingerprint} that had signed until report {last.number}")
         told, pub = about_key(key), self._folder / "key.pub"
         if not pub.exists() or pub.read_text(errors="replace") != told:
-            _write(pub, told.encode())
+            durable.replace(pub, told.encode())
         return private
 
     def _prune(self, number: int) -> None:
@@ -320,19 +309,3 @@ def _against_known(found: Audit, known: tuple[int, str] | None) -> Iterator[str]
 def _next(last: Entry | None) -> tuple[int, str]:
     """The number and the previous hash of the report after `last`."""
     return (last.number + 1, last.sha256) if last else (1, BEFORE_THE_FIRST)
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Replace `file` as a whole, on disk when this returns."""
-    draft = file.with_suffix(".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as written:
-        written.write(content)
-        written.flush()
-        os.fsync(written.fileno())
-    draft.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -9,9 +9,9 @@ from typing import Any
 from appliance.egress import report as reports
 from appliance.egress.findings import SEALED
 from appliance.egress.report import ATTEMPTS, Document, alike, printable, ranges
-from appliance.egress.signing import fingerprint
 from appliance.egress.style import style
 from appliance.seal.probes import SENDING
+from appliance.signing import fingerprint
 
 _FEW = 4
 _FILTERED = 2

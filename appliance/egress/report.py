@@ -12,7 +12,7 @@ from typing import Any
 
 from appliance import __version__
 from appliance.egress.findings import Check, Findings
-from appliance.egress.signing import fingerprint
+from appliance.signing import fingerprint
 
 FORMAT = "appliance-egress-report/1"
 _WIDTH = 110

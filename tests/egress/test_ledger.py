@@ -21,8 +21,8 @@ import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from appliance.egress.ledger import Ledger, check_file
-from appliance.egress.signing import canonical, fingerprint
 from appliance.errors import LedgerFailed
+from appliance.signing import canonical, fingerprint
 
 
 def report(minute: int = 0, *, holds: bool = True, day: int = 22) -> dict[str, Any]:

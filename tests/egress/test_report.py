@@ -19,8 +19,8 @@ from appliance.egress import page, report
 from appliance.egress.findings import Check
 from appliance.egress.judge.attempts import FOREIGN, ON_CONNECTIONS
 from appliance.egress.ledger import Ledger
-from appliance.egress.signing import canonical
 from appliance.seal import probes
+from appliance.signing import canonical
 from tests.egress import found
 
 HOSTILE = "<script>\"'&</td></style>\x1b[2J\u202e\n\x00\udc80"

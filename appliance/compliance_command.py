@@ -1,0 +1,1 @@
+"""`appliance compliance ...`: the report for whoever audits."""
