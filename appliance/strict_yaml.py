@@ -26,13 +26,18 @@ def read(path: Path, model: type[M], error: type[Invalid]) -> M:
     the known key that it resembles most. Values are never repeated in a message: one of them
     may be a secret written in the wrong place.
     """
+    return parse(raw(path, error), str(path), model, error)
+
+
+def raw(path: Path, error: type[Invalid]) -> bytes:
+    """The bytes of `path`, for `parse`. Raises `error` when they can't be read, or are over 1 MB."""
     try:
-        raw = path.read_bytes()
+        found = path.read_bytes()
     except OSError as cause:
         raise error(str(path), [Problem("", f"can't be read: {cause.strerror}")]) from cause
-    if len(raw) > _MAX_BYTES:
+    if len(found) > _MAX_BYTES:
         raise error(str(path), [Problem("", f"is over {_MAX_BYTES} bytes; is it the right file?")])
-    return parse(raw, str(path), model, error)
+    return found
 
 
 def parse(raw: bytes, name: str, model: type[M], error: type[Invalid]) -> M:
@@ -59,6 +64,15 @@ def parse(raw: bytes, name: str, model: type[M], error: type[Invalid]) -> M:
     except ValidationError as cause:
         found = [_problem(detail, model, lines) for detail in cause.errors(include_input=False)]
         raise error(name, found) from None
+
+
+def line_of(raw: bytes, at: Location) -> int | None:
+    """The line of the setting `at` in a file that `parse` took; None where it isn't set."""
+    lines: dict[Location, int] = {}
+    root = yaml.compose(raw.decode(), Loader=yaml.SafeLoader)
+    if root is not None:
+        _plain(root, (), lines, [])
+    return lines.get(at)
 
 
 def _plain(node: yaml.Node, at: Location, lines: dict[Location, int], problems: list[Problem]) -> Any:

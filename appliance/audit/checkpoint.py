@@ -7,10 +7,12 @@ number with its hash, can tell whether any record before it was changed, removed
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from appliance.signing import BEFORE_THE_FIRST, public, written
 
@@ -62,6 +64,23 @@ def sign(
         "root": root(leaves).hex(),
     }
     return Checkpoint(**fields, signature=key.sign(written(fields)).hex())  # type: ignore[arg-type]
+
+
+def of_line(line: bytes) -> Checkpoint:
+    """The checkpoint in a line of checkpoints.jsonl. Raises ValueError unless its own key signs just this line."""
+    try:
+        fields = json.loads(line)
+        checkpoint = Checkpoint(**fields)
+        signed = written({name: value for name, value in fields.items() if name != "signature"})
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(checkpoint.key)).verify(
+            bytes.fromhex(checkpoint.signature), signed
+        )
+        exact = checkpoint.line == line and 0 < checkpoint.first <= checkpoint.last and checkpoint.number > 0
+    except (TypeError, InvalidSignature) as cause:
+        raise ValueError("no checkpoint, or not signed by the key in it") from cause
+    if not exact:
+        raise ValueError("not in the one form that is signed")
+    return checkpoint
 
 
 def root(leaves: Sequence[bytes]) -> bytes:

@@ -36,6 +36,7 @@ class Kind(StrEnum):
     """Something that went wrong, or is well again: engines, store, log, proof of the seal."""
 
 
+_EXACT = 2**53
 _encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
@@ -55,9 +56,11 @@ class Chain:
         """The line of the next record, without its end. `at`: seconds since 1970.
 
         `body` has to be of texts, whole numbers up to 2**53, truth values, null, lists and mappings. Raises
-        ValueError for anything else; then nothing was appended.
+        ValueError for anything else, or what two programs might write in two ways; then nothing was appended.
         """
         try:
+            if not _plain(body):
+                canonical(body)  # which is slower, and says what is wrong
             told = _encode(body).encode()
         except (TypeError, UnicodeEncodeError, RecursionError) as cause:
             raise ValueError(f"this can't be put on record: {type(cause).__name__}") from cause
@@ -82,9 +85,16 @@ def moment(at: float) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:03d}Z"
 
 
-def require_canonical(body: Mapping[str, Any]) -> None:
-    """Raise ValueError unless there is one way to write `body`: for what callers had a hand in, and for tests."""
-    canonical(body)
+def _plain(value: Any) -> bool:
+    """Whether there is one way to write a value, seen at a glance; False also where a closer look is needed."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True  # half surrogates are found when it is encoded
+    if kind is int:
+        return bool(abs(value) <= _EXACT)
+    if kind is dict:
+        return "".join(value).isascii() and all(map(_plain, value.values()))
+    return kind is list and all(map(_plain, value))
 
 
 def clean(text: str, most: int = 256) -> str:

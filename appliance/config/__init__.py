@@ -6,6 +6,7 @@ drift from the code. Units stand in the names: `_seconds`, `_bytes`, `_gib`, `_m
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -96,6 +97,13 @@ class Config:
 
     settings: Settings
     file: Path
+    text: bytes = b""
+    """What stood in it."""
+
+    @property
+    def version(self) -> str:
+        """What tells this config from any other: the first 16 digits of the SHA-256 of its file."""
+        return hashlib.sha256(self.text).hexdigest()[:16]
 
     def path(self, path: Path) -> Path:
         """`path` made absolute: relative paths in a config start at the config file's folder."""
@@ -115,4 +123,5 @@ class Config:
 def load(file: Path) -> Config:
     """Read a config file. Raises `ConfigInvalid` with every problem, its line and a suggestion."""
     file = file.expanduser().resolve()
-    return Config(strict_yaml.read(file, Settings, ConfigInvalid), file)
+    text = strict_yaml.raw(file, ConfigInvalid)
+    return Config(strict_yaml.parse(text, str(file), Settings, ConfigInvalid), file, text)

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from appliance.config import Config, FilePath, Identity, Postgresql, Provider, RemoteModel
+from appliance.config import (
+    Config,
+    FilePath,
+    Identity,
+    Postgresql,
+    Provider,
+    RemoteModel,
+    Secret,
+    Shipping,
+    Timestamps,
+)
 from appliance.dispatch.dialler import Destination
 from appliance.dispatch.pair import Pair
 from appliance.dispatch.way import Route
@@ -19,8 +29,11 @@ from appliance.seal.parts import Seal
 
 # With spaces, which no model's name has.
 _STORE, _IDENTITY = "PostgreSQL of keys and books", "keys of the identity provider"
+_COLLECTOR, _TIMESTAMPS = "collector of audit records", "time stamping authority"
 _IDENTITY_SECONDS = 5.0
 """For which the identity provider may be silent."""
+_AUDIT_SECONDS = 20.0
+"""For which the collector and the time stamping authority may be silent: nobody waits for them."""
 
 
 class Endpoints:
@@ -38,10 +51,10 @@ class Endpoints:
         self.folder = config.state / "run" / "outlet"
         """Holds the outlet's sockets, and is all of the state that the outlet sees."""
         self._headers = {
-            name: _host(model.endpoint) | _authorization(model, config) for name, model in self.models.items()
+            name: _host(model.endpoint) | _authorization(model.key, config) for name, model in self.models.items()
         }
         in_house = {
-            name: _route(name, model, config)
+            name: _in_house(name, model.endpoint, f"models.{name}.ca", model.ca, config)
             for name, model in self.models.items()
             if not model.endpoint.startswith("unix:")
         }
@@ -58,7 +71,17 @@ class Endpoints:
         if self._postgresql is not None and not self._postgresql.folder:
             self._routes[self.folder / "store.sock"] = _store(self._postgresql, config)
         if accounts.identity is not None:
-            self._routes[self._identity_socket] = _identity(accounts.identity, config)
+            url, ca = accounts.identity.keys_url, accounts.identity.ca
+            self._routes[self._identity_socket] = _in_house(_IDENTITY, url, "accounts.identity.ca", ca, config)
+        shipping, timestamps = config.settings.audit.shipping, config.settings.audit.timestamps
+        self._collector_headers: dict[str, str] = {}
+        if shipping is not None:
+            self._collector_headers = _host(shipping.endpoint) | _authorization(shipping.key, config)
+            route = _in_house(_COLLECTOR, shipping.endpoint, "audit.shipping.ca", shipping.ca, config)
+            self._routes[self.folder / "otlp.sock"] = route
+        if timestamps is not None:
+            route = _in_house(_TIMESTAMPS, timestamps.url, "audit.timestamps.ca", timestamps.ca, config)
+            self._routes[self.folder / "tsa.sock"] = route
         self._clearance_key = clearance_key
         self._best_effort = egress.seal == "best-effort"
         self._pair: Pair | None = None
@@ -141,23 +164,32 @@ class Endpoints:
         """The upstream of the identity provider that the config named at the start."""
         return Upstream(self._identity_socket, headers=_host(identity.keys_url), patience=_IDENTITY_SECONDS)
 
+    async def collector(self, shipping: Shipping) -> Upstream:
+        """The upstream of the collector that the config named at the start."""
+        return Upstream(
+            self.folder / "otlp.sock", prefix=_path(shipping.endpoint), headers=self._collector_headers,
+            patience=_AUDIT_SECONDS, hears_headers=True,
+        )  # fmt: skip
 
-def _route(name: str, model: RemoteModel, config: Config) -> Route:
-    parts = urlsplit(model.endpoint)
+    async def timestamp_authority(self, timestamps: Timestamps) -> Upstream:
+        """The upstream of the time stamping authority that the config named at the start; it is asked at `""`."""
+        return Upstream(
+            self.folder / "tsa.sock", prefix=urlsplit(timestamps.url).path or "/", headers=_host(timestamps.url),
+            patience=_AUDIT_SECONDS, content_type="application/timestamp-query",
+        )  # fmt: skip
+
+
+def _in_house(name: str, url: str, field: str, ca: FilePath | None, config: Config) -> Route:
+    """The way to a server in the house at `url`; `field` is where the config names its `ca`."""
+    parts = urlsplit(url)
     tls = parts.scheme == "https"
     destination = Destination(name, parts.hostname or "", parts.port or (443 if tls else 80), "in-house", tls)
-    return Route(destination, _authority(f"models.{name}.ca", model.ca, config))
+    return Route(destination, _authority(field, ca, config))
 
 
 def _store(postgresql: Postgresql, config: Config) -> Route:
     destination = Destination(_STORE, postgresql.host, postgresql.port, "in-house", postgresql.tls)
     return Route(destination, _authority("accounts.store.postgresql.ca", postgresql.ca, config), end_to_end=True)
-
-
-def _identity(identity: Identity, config: Config) -> Route:
-    parts = urlsplit(identity.keys_url)
-    destination = Destination(_IDENTITY, parts.hostname or "", parts.port or 443, "in-house", tls=True)
-    return Route(destination, _authority("accounts.identity.ca", identity.ca, config))
 
 
 def _provider(name: str, provider: Provider, config: Config) -> Route:
@@ -167,8 +199,8 @@ def _provider(name: str, provider: Provider, config: Config) -> Route:
     return Route(destination, _authority(f"egress.providers.{name}.ca", provider.ca, config), key)
 
 
-def _authorization(model: RemoteModel, config: Config) -> dict[str, str]:
-    return {"authorization": f"Bearer {model.key.read(config.file.parent)}"} if model.key else {}
+def _authorization(key: Secret | None, config: Config) -> dict[str, str]:
+    return {"authorization": f"Bearer {key.read(config.file.parent)}"} if key else {}
 
 
 def _host(url: str) -> dict[str, str]:
@@ -193,8 +225,12 @@ def _authority(field: str, ca: FilePath | None, config: Config) -> str | None:
     return str(path)
 
 
+def _path(url: str) -> str:
+    return urlsplit(url).path.rstrip("/")
+
+
 def _prefix(model: RemoteModel) -> str:
     """What goes before our own paths, which begin with /v1 as an endpoint's URL usually ends."""
     if model.endpoint.startswith("unix:"):
         return ""
-    return urlsplit(model.endpoint).path.rstrip("/").removesuffix("/v1")
+    return _path(model.endpoint).removesuffix("/v1")

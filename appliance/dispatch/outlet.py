@@ -1,11 +1,11 @@
 """The process through which requests leave the appliance, which itself can't open a connection.
 
 Every `endpoint:` on the network and every provider of the config has a Unix socket here, and so have the PostgreSQL
-of keys and books and the identity provider. What comes in there goes, over TLS where the URL says so, to that one
-destination: bytes as they are to a server in the house, cleared requests (appliance/dispatch/cleared.py) to a
-provider. The connections are opened by another process, the dialler, which can be told nothing but which one of the
-configured destinations is meant. So a caller's bytes are only where nothing can be dialled, and what dials sees none
-of them.
+of keys and books, the identity provider, and whoever is told of the audit log. What comes in there goes, over TLS where
+the URL says so, to that one destination: bytes as they are to a server in the house, cleared requests
+(appliance/dispatch/cleared.py) to a provider. The connections are opened by another process, the dialler, which can be
+told nothing but which one of the configured destinations is meant. So a caller's bytes are only where nothing can be
+dialled, and what dials sees none of them.
 
 The outlet is sealed like the gateway before it reads a byte of a caller's. It takes its orders once, before that;
 a gateway that was taken over can't widen them.

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from appliance.core import Dialect, Reply, Request
 from appliance.dispatch.line import Place
-from appliance.dispatch.stream import Stream, note_usage
+from appliance.dispatch.stream import Stream, finish_of, note_usage, word
 from appliance.dispatch.turns import priority_of
 from appliance.engines.fleet import Served
 from appliance.engines.upstream import Response
@@ -17,6 +17,7 @@ from appliance.observe import Record
 
 _TOO_LONG = re.compile(r"context length|maximum context|maximum model length|input length|too long", re.IGNORECASE)
 _ABORTED = re.compile(rb'"finish_reason"\s*:\s*"(?:abort|error)"')
+_FINISH = re.compile(rb'"finish_reason"\s*:\s*"([a-z_]{1,32})"')
 _JSON = json.JSONDecoder()
 _MOST_BYTES = 256 * 2**20
 _MOST_ERROR_BYTES = 2**20
@@ -71,6 +72,7 @@ async def _stream(stream: Stream, response: Response, reply: Reply, record: Reco
                 break
     finally:
         stream.settle()
+        record.finish = stream.finish
     if last := stream.close():
         await reply.frames(last)
     await reply.end()
@@ -102,6 +104,8 @@ async def _whole(
         raise UpstreamFailed("the engine failed while answering; try again", code="engine_failed")
     if rename is not None:
         body = re.sub(rb'"model"(\s*:\s*)' + re.escape(rename[0]), lambda m: b'"model"' + m[1] + rename[1], body)
+    if finish := _FINISH.search(body):
+        record.finish = word(finish[1].decode())
     # only the usage is parsed: an answer may hold megabytes of embeddings
     at = body.rfind(b'"usage":')
     if at >= 0:
@@ -123,6 +127,7 @@ def _parsed(body: bytes, request: Request, record: Record, rename: tuple[bytes, 
     if answer.get("status") == "failed" or answer.get("type") == "error":
         raise UpstreamFailed("the engine failed while answering; try again", code="engine_failed")
     note_usage(answer, record.usage)
+    record.finish = finish_of(answer)
     if rename is None or answer.get("model") != json.loads(rename[0]):
         return body
     return json.dumps(answer | {"model": request.model}, ensure_ascii=False, separators=(",", ":")).encode()

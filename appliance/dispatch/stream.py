@@ -14,6 +14,7 @@ from appliance.core import Dialect, Request, Usage
 from appliance.errors import UpstreamFailed
 
 _FINISH = re.compile(rb'"finish_reason"\s*:\s*"(?!abort"|error")')
+_WORD = re.compile(r"[a-z_]{1,32}")
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _ERROR = re.compile(rb'(?:^|\n)(?:event: error\n|event: response\.failed\n|data:\s*\{"error"\s*:)')
 _CONTENT = {Dialect.RESPONSES: b".delta\n", Dialect.MESSAGES: b"event: content_block_delta\n"}
@@ -40,6 +41,7 @@ class Stream:
         "_tokens",
         "_usage_wanted",
         "failed",
+        "finish",
         "usage",
     )
 
@@ -54,6 +56,8 @@ class Stream:
         self._content = _CONTENT.get(self._dialect)
         self._tokens = 0
         self.usage = Usage()
+        self.finish: str | None = None
+        """Why the answer ended, in the engine's word; of several, the last one's."""
         self.failed = False
 
     def feed(self, data: bytes) -> bytes:
@@ -121,6 +125,7 @@ class Stream:
             try:
                 choices = json.loads(frame[frame.index(b"data:") + 5 :])["choices"]
                 self._finished.update(choice["index"] for choice in choices if _ends(choice["finish_reason"]))
+                self.finish = word(choices[-1]["finish_reason"]) or self.finish
             except (ValueError, LookupError, TypeError):  # an endpoint is not ours: what is no choice ends none
                 continue
 
@@ -136,6 +141,7 @@ class Stream:
         if not isinstance(event, dict):
             return True
         note_usage(event, self.usage)
+        self.finish = finish_of(event) or self.finish
         self._tokens -= self._dialect is Dialect.CHAT_COMPLETIONS
         ours = self._dialect is Dialect.CHAT_COMPLETIONS and event.get("choices") == [] and not self._usage_wanted
         return not ours
@@ -143,6 +149,21 @@ class Stream:
 
 def _ends(reason: object) -> bool:
     return isinstance(reason, str) and reason not in ("abort", "error")
+
+
+def word(told: object) -> str | None:
+    """A reason to end as it may stand in a record: an endpoint is not ours, so what is no such word is none."""
+    return told if isinstance(told, str) and _WORD.fullmatch(told) else None
+
+
+def finish_of(answer: dict[str, object]) -> str | None:
+    """Why a message or a response, or the event that ends its stream, came to its end."""
+    for holder in (answer, answer.get("delta"), answer.get("response")):
+        if isinstance(holder, dict):
+            told = word(holder.get("stop_reason")) or word(holder.get("status"))
+            if told is not None:
+                return told
+    return None
 
 
 def note_usage(answer: object, usage: Usage) -> None:

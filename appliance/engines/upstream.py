@@ -36,6 +36,7 @@ class _Connection(asyncio.Protocol):
         self.lost = False
         self.aborted = False
         self.paused = False
+        self.retry_after = ""
 
     # transport
 
@@ -88,6 +89,7 @@ class _Connection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         self.chunks.clear()
         self.buffered = self.status = 0
+        self.retry_after = ""
         self.complete = self.heard = False
         assert self.transport is not None  # noqa: S101 - set before a connection is handed out
         self.transport.write(data)
@@ -119,14 +121,24 @@ class _Connection(asyncio.Protocol):
             self.waiter.set_result(None)
 
 
+class _HearsHeaders(_Connection):
+    """Looks at the headers of answers, too: for each one the parser calls it."""
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after":
+            self.retry_after = value.decode("latin-1").strip()
+
+
 class Response:
     """An answer whose status is known and whose body is still coming. Close it in any case."""
 
-    __slots__ = ("_connection", "status")
+    __slots__ = ("_connection", "retry_after", "status")
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
         self.status = connection.status
+        self.retry_after = connection.retry_after
+        """What the header of this name says; empty without one, and where the upstream doesn't listen for it."""
 
     async def read(self) -> bytes:
         """The bytes that came since the last call; empty at the proper end.
@@ -146,11 +158,14 @@ class Response:
         connection.resume()
         return data
 
-    async def whole(self) -> bytes:
-        """The whole body."""
-        parts = []
+    async def whole(self, most: int | None = None) -> bytes:
+        """The whole body. Raises `UpstreamFailed` if it breaks off, or has more than `most` bytes."""
+        parts, size = [], 0
         while data := await self.read():
             parts.append(data)
+            size += len(data)
+            if most is not None and size > most:
+                raise UpstreamFailed(f"the answer has more than {most} bytes", code="engine_failed")
         return b"".join(parts)
 
     def close(self) -> None:
@@ -173,18 +188,22 @@ class Upstream:
         prefix: str = "",
         headers: dict[str, str] | None = None,
         patience: float | None = None,
+        content_type: str = "application/json",
+        hears_headers: bool = False,
     ) -> None:
         """`prefix` goes before each path, `headers` (such as authorization) into each request.
 
         A peer that sends nothing for `patience` seconds while an answer is due is given up; None waits,
-        for engines, whose owners see by other signs that they stall.
+        for engines, whose owners see by other signs that they stall. `content_type` is that of all bodies.
+        With `hears_headers`, a `Response` tells `retry_after`.
         """
         self.socket = str(socket)
         self.loop = asyncio.get_running_loop()
         self._prefix = prefix
         extra = {"host": "engine"} | (headers or {})
         lines = "".join(f"{name}: {value}\r\n" for name, value in extra.items())
-        self._head = f"{lines}content-type: application/json\r\ncontent-length: "
+        self._head = f"{lines}content-type: {content_type}\r\ncontent-length: "
+        self._kind = _HearsHeaders if hears_headers else _Connection
         self._idle: list[_Connection] = []
         self._open: set[_Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
@@ -233,7 +252,7 @@ class Upstream:
 
     async def _connect(self) -> _Connection:
         try:
-            _, connection = await self.loop.create_unix_connection(lambda: _Connection(self), self.socket)
+            _, connection = await self.loop.create_unix_connection(lambda: self._kind(self), self.socket)
         except OSError as cause:
             raise Unreachable("the engine can't be reached; try again", code="engine_failed") from cause
         self._open.add(connection)

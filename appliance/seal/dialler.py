@@ -44,7 +44,7 @@ def seal_dialler(ports: Iterable[int], *, best_effort: bool = False) -> Seal:
     apply("ipc namespace", lambda: kernel.unshare(kernel.CLONE_NEWIPC))
     if apply("mount namespace", view.new_mounts):
         apply("hidden folders", lambda: view.hide(hidden, kept))
-        apply("read-only files", lambda: view.protect([]))
+        apply("read-only files", lambda: view.protect([], []))
     os.chdir("/")  # a working directory below a hidden folder would still reach into it
     apply("no new privileges", no_new_privileges)
     apply("capabilities dropped", kernel.drop_capabilities)

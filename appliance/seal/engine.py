@@ -57,7 +57,7 @@ class EngineSeal:
             apply("hidden folders", lambda: view.hide(hidden, kept))
             apply("fresh proc", view.fresh_proc)
             # After it, so that root can't have the kernel run a program outside (kernel.core_pattern).
-            apply("read-only files", lambda: view.protect([*(set(hidden) - kept.keys()), *writable]))
+            apply("read-only files", lambda: view.protect(set(hidden) - kept.keys(), writable))
         os.chdir("/")  # a working directory below a hidden folder would still reach into it
         apply("no new privileges", no_new_privileges)
         apply("capabilities dropped", kernel.drop_capabilities)

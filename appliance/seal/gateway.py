@@ -63,7 +63,7 @@ def seal_gateway(
     if apply("mount namespace", view.new_mounts):
         apply("hidden folders", lambda: view.hide(hidden, kept))
         apply("masked folders", lambda: view.cover(empty))
-        apply("read-only files", lambda: view.protect([*(set(hidden) - kept), *written]))
+        apply("read-only files", lambda: view.protect(set(hidden) - kept, written))
     os.chdir("/")  # a working directory below a hidden folder would still reach into it
     apply("no new privileges", no_new_privileges)
     apply("capabilities dropped", kernel.drop_capabilities)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from appliance.seal import kernel
@@ -23,6 +24,7 @@ DEVICES = ("full", "null", "random", "urandom", "zero")
 GPU_DEVICES = ("nvidia[0-9]*", "nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps/*")
 """What lies in /dev beside DEVICES: graphics cards by name. Never /dev/infiniband, through which memory travels
 to other hosts without a socket; never /dev/net/tun, /dev/vhost-vsock or a disk."""
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 
 
@@ -95,11 +97,22 @@ def cover(folders: Iterable[Path]) -> None:
         kernel.mount("tmpfs", str(folder), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_RDONLY, "mode=0")
 
 
-def protect(writable: Iterable[Path]) -> None:
-    """Make every file read-only but those below the mounts at `writable`."""
+def protect(covers: Iterable[Path], writable: Iterable[Path]) -> None:
+    """Make every file read-only but those in the mounts `covers`, and below `writable` where they weren't before."""
+    folders = [str(path) for path in writable]
+    # another disk may be mounted in the state folder
+    inside = [point for point in _writable_mounts() if any(point.startswith(f"{folder}/") for folder in folders)]
     kernel.make_read_only("/")
-    for path in writable:
-        kernel.make_writable(str(path))
+    for point in {*map(str, covers), *folders, *inside}:
+        kernel.make_writable(point)
+
+
+def _writable_mounts() -> Iterator[str]:
+    """Where something is mounted that can be written to."""
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        point, options = line.split(b" ")[4:6]
+        if b"ro" not in options.split(b","):
+            yield os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), point))
 
 
 def fresh_proc() -> None:

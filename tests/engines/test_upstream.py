@@ -424,3 +424,39 @@ async def test_a_priority_goes_into_the_engines_own_header_and_into_no_other_req
         response.close()
     assert [b"x-vllm-priority: 20\r\n" in head for head in heads] == [True, False]
     assert b"x-vllm-priority" not in heads[1]
+
+
+async def test_a_body_that_is_longer_than_it_may_be_is_refused(peer: Peer, upstream: Upstream) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.hear()
+        await talk.say(b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n", b"12345", b"678901")
+
+    peer.script = script
+    for most, whole in ((11, b"12345678901"), (10, None)):
+        response = await upstream.post("/v1/x", b"{}")
+        if whole:
+            assert await response.whole(most) == whole
+        else:
+            with pytest.raises(UpstreamFailed):
+                await response.whole(most)
+        response.close()
+    upstream.close()
+
+
+async def test_headers_are_heard_where_somebody_listens(peer: Peer) -> None:
+    async def script(talk: Talk) -> None:
+        head, _ = await talk.hear()
+        assert b"content-type: application/x\r\n" in head
+        await talk.say(b"HTTP/1.1 429 Later\r\nRetry-After:  7 \r\ncontent-length: 0\r\n\r\n")
+        await talk.hear()
+        await talk.say(OK)
+
+    peer.script = script
+    upstream = Upstream(peer.socket, content_type="application/x", hears_headers=True)
+    for told in ("7", ""):  # on one connection
+        response = await upstream.post("/v1/x", b"{}")
+        assert response.retry_after == told
+        assert await response.whole() in (b"", b"{}")
+        response.close()
+    assert peer.connections == 1
+    upstream.close()

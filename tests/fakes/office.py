@@ -17,11 +17,14 @@ from appliance.accounts.store import Store
 from appliance.accounts.watch import Watch
 from appliance.api import routes
 from appliance.api.exchange import House
+from appliance.audit.archive import Archive
 from appliance.config import Accounts, Limits, Prices, UseCase
 from appliance.config.accounts import ModelPrice
+from appliance.config.audit import Audit
 from appliance.core import Reply, Request, Role, ServiceClass
 from appliance.errors import NotFound, Refused
 from appliance.observe import Metrics
+from tests.fakes import journal
 
 PEPPER = bytes(range(32))
 PRICES = Prices(models={"chat": ModelPrice(prompt_euros_per_million=1, completion_euros_per_million=2)})
@@ -62,9 +65,12 @@ class _Fleet:
 
 
 class Office:
-    """A registry of keys in `folder`, the keyring that follows it, and the application on top."""
+    """A registry of keys in `folder`, the keyring that follows it, and the application on top.
 
-    def __init__(self, folder: Path) -> None:
+    What it does is put on record in memory only, unless it is given an archive.
+    """
+
+    def __init__(self, folder: Path, archive: Archive | None = None) -> None:
         self.store = Store.sqlite(folder)
         self.registry = Registry(self.store, PEPPER)
         self.keyring = Keyring(PEPPER)
@@ -73,15 +79,17 @@ class Office:
         accounts = Accounts(use_cases=USE_CASES, prices=PRICES)
         fleet: Any = _Fleet()
         usage: Any = _Usage()
+        self.archive = archive or journal.archive(folder)
         self.house = House(
             keys=self.keyring, fleet=fleet, pipeline=self.pipeline, metrics=Metrics(), limits=Limits(),
-            accounts=accounts, watch=self.watch, usage=usage,
+            accounts=accounts, watch=self.watch, usage=usage, archive=self.archive, audit=Audit(),
         )  # fmt: skip
         self.app = routes.build(self.house, "1")
 
     def close(self) -> None:
         self.watch.close()
         self.store.close()
+        self.archive.subjects.close()
 
     async def key(self, role: Role = Role.USER, **order: Any) -> tuple[KeyRecord, str]:
         """A key that opens from now on."""
@@ -105,9 +113,9 @@ class _Usage:
 
 
 @contextmanager
-def office(folder: Path) -> Iterator[Office]:
+def office(folder: Path, archive: Archive | None = None) -> Iterator[Office]:
     """An office that is closed in the end."""
-    made = Office(folder)
+    made = Office(folder, archive)
     try:
         yield made
     finally:
