@@ -7,27 +7,47 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from appliance import __version__, incidents, observe
 from appliance import config as configuration
-from appliance import observe
 from appliance.accounts.identity import Identity
 from appliance.accounts.office import Office
 from appliance.api.exchange import House
 from appliance.api.wire import WireLimits
+from appliance.audit.archive import Actor, Archive
+from appliance.audit.daily import daily
+from appliance.audit.erasure import Erased, erase
+from appliance.audit.orders import Orders
+from appliance.changes import Applied
 from appliance.config import Config, RemoteModel, Settings
 from appliance.dispatch.turns import Turns
 from appliance.egress.assurance import Assurance, Verdict
+from appliance.engines.command import Spec
 from appliance.engines.engine import describe
 from appliance.engines.fleet import Fleet, Machine, Tell, specs
 from appliance.errors import ConfigInvalid, Problem
+from appliance.incidents import Standing, Trouble
 from appliance.probing import Probing
 from appliance.seal.parts import Seal
+from appliance.testimony import Testimony
 
 _KEPT_BY_RESTART = (
     "listen", "egress", "state", "models_folder", "engines.environment",
-    "accounts.store", "accounts.identity.keys_url", "accounts.identity.ca",
+    "accounts.store", "accounts.identity.keys_url", "accounts.identity.ca", "audit.timestamps", "audit.shipping",
+    "audit.works_council",
 )  # fmt: skip
+
+
+class Outward(Protocol):
+    """What tells a server in the house of the audit log."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it can't at the moment."""
+
+    def describe(self) -> dict[str, float]:
+        """For metrics."""
 
 
 @dataclass(slots=True)
@@ -39,44 +59,83 @@ class Appliance:
     fleet: Fleet
     turns: Turns
     office: Office
+    archive: Archive
+    testimony: Testimony
+    outward: Mapping[str, Outward]
+    """What tells servers in the house of the audit log: `shipping`, `timestamps`."""
     identity: Identity | None
     access_log: observe.AccessLog
     seal: Seal
+    wanted: Mapping[str, Spec]
+    """What engines are to run."""
     endpoints: Mapping[str, RemoteModel]
     assurance: Assurance
     probing: Probing
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     base_url: str = ""
     _applying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _orders: Orders = field(init=False)
 
-    async def apply(self, tell: Tell) -> list[str]:
-        """Read the config again and make it so; return what changed, in words.
+    def __post_init__(self) -> None:
+        self._orders = Orders(self.archive, self.config.state)
 
-        Raises `ApplianceError` when anything about it is wrong: then nothing has changed. One at a time, from
-        the reading on: else the one that read an older file could be the last to take effect.
+    async def begin(self) -> None:
+        """Put on record that the appliance starts, and on what. Raises `AuditUnavailable`."""
+        settings, applied = self.config.settings, self._applied
+        await self.archive.happened(
+            "start", Actor.appliance(), version=__version__, policy=self.config.version, models=_weights(self.wanted),
+            mode=settings.egress.mode, seal=list(self.seal.holds), missing=self._missing(),
+            works_council=settings.audit.works_council, **applied.changes(self.config.text),
+        )  # fmt: skip
+        await self.archive.journal.checkpoint_now()  # so that even a log that is a moment old has a signature
+        applied.keep(self.config.text)
+
+    def end(self) -> None:
+        """Put on record that the appliance ends, and whether it was asked to."""
+        self.archive.note("stop", Actor.appliance(), asked=self.stopping.is_set())
+
+    async def apply(self, tell: Tell, by: Actor) -> list[str]:
+        """Read the config again and make it so, for `by`; return what changed, in words.
+
+        It is on record as begun before anything changes. Raises `ApplianceError` when anything about it is wrong: then
+        nothing has changed. One at a time, from the reading on: else the one that read an older file could be the last
+        to take effect.
         """
         async with self._applying:
-            return await self._apply(tell)
+            return await self._apply(tell, by)
 
-    async def _apply(self, tell: Tell) -> list[str]:
+    async def _apply(self, tell: Tell, by: Actor) -> list[str]:
         new = configuration.load(self.config.file)
         _refuse_what_needs_a_restart(self.config.settings, new.settings, self.endpoints, str(new.file))
         tell("the config is right; checking weights")
         wanted = await asyncio.to_thread(specs, new, Machine.here())
-        changes = await self.fleet.change(new, wanted, tell)
-        for name in ("limits", "objectives", "engines", "accounts", "queue"):
-            if getattr(new.settings, name) != getattr(self.config.settings, name):
-                changes.append(f"{name}: taken over")
-        self.config = new
-        self._take_over(new.settings)
+        told = self._applied.changes(new.text)
+        async with self.archive.act("config.apply", by, policy=new.version, **told) as act:
+            changes = await self.fleet.change(new, wanted, tell)
+            for name in ("limits", "objectives", "engines", "accounts", "queue", "audit"):
+                if getattr(new.settings, name) != getattr(self.config.settings, name):
+                    changes.append(f"{name}: taken over")
+            act.tell(changes=changes, swaps=_swaps(_weights(self.wanted), _weights(wanted)))
+            self.config, self.wanted = new, wanted
+            self._take_over(new.settings)
+            self._applied.keep(new.text)
         logging.getLogger("appliance").info("applied %s: %s", new.file, "; ".join(changes) or "no change")
         return changes
+
+    @property
+    def _applied(self) -> Applied:
+        subjects = self.archive.subjects
+        return Applied(self.config.state / "audit-work" / "applied.yaml", lambda name: subjects.of(name).pseudonym)
 
     def _take_over(self, settings: Settings) -> None:
         self.house.limits = settings.limits
         self.house.accounts = self.turns.accounts = settings.accounts
         self.turns.settings = settings.queue
         self.office.apply(settings.accounts)
+        self.house.audit = settings.audit
+        self.archive.journal.apply(settings.audit)
+        self.testimony.accounts = settings.accounts
+        self.testimony.policy = self.config.version
         if self.identity is not None:
             self.identity.take(settings.accounts)
 
@@ -96,6 +155,10 @@ class Appliance:
                 "verify": self.assurance.describe(),
             },
             "books": self.office.bookkeeper.describe(),
+            "audit": {
+                **self.archive.journal.describe(),
+                **{name: {**each.describe(), "trouble": each.trouble} for name, each in self.outward.items()},
+            },
             "identity": None if self.identity is None else {"trouble": self.identity.trouble},
             "models": models,
         }  # fmt: skip
@@ -105,9 +168,29 @@ class Appliance:
         way_out = {place: seal for place, seal in self.probing.seals().items() if place in ("outlet", "dialler")}
         return [*self.seal.missing, *(f"{place}: {part}" for place, seal in way_out.items() for part in seal.missing)]
 
+    async def erase(self, name: str, by: Actor) -> Erased:
+        """Erase a person: see `audit.erasure`."""
+        return await erase(self.archive, self.office, self.config, by, name)
+
+    async def carry_out(self, order: str, asked: Mapping[str, Any], by: Actor) -> dict[str, Any]:
+        """Carry out an order about the audit log: see `audit.orders`."""
+        return await self._orders.carry_out(order, asked, by, self.config.settings.audit.retention)
+
+    async def look_after_the_log(self) -> None:
+        """Remove from the audit log what was kept for long enough, soon and then every day, until cancelled."""
+        await daily(
+            lambda: self._orders.daily(self.config.settings.audit.retention), lambda: self.config.settings.accounts.zone
+        )
+
     def take(self, verdict: Verdict) -> None:
         """Note what a verification of the seal came to, and say it where somebody looks."""
         log = logging.getLogger("appliance.egress")
+        before = self.assurance.last
+        if before is None or (before.holds, before.failed) != (verdict.holds, verdict.failed):
+            self.archive.note(
+                "egress.verdict", Actor.appliance(), report=verdict.number, holds=verdict.holds,
+                failed=list(verdict.failed), sha256=verdict.sha256,
+            )  # fmt: skip
         if not self.assurance.take(verdict):
             log.warning("report %d is older than one that was told of before, and counts for nothing", verdict.number)
         elif verdict.holds:
@@ -133,11 +216,43 @@ class Appliance:
         """For metrics: verifications so far that did not hold."""
         return self.assurance.failures
 
+    def standing(self) -> Standing:
+        """For the record of incidents."""
+        engines = {name: served.engine for name, served in self.fleet.served.items() if served.engine is not None}
+        troubles = {
+            Trouble(incidents.ENGINE, name): incidents.plain(engine.reason)
+            for name, engine in engines.items()
+            if engine.reason is not None
+        }
+        if (last := self.assurance.last) is not None and not last.holds:
+            troubles[Trouble(incidents.SEAL)] = ", ".join(last.failed)
+        if self.assurance.overdue:
+            troubles[Trouble(incidents.OVERDUE)] = ""
+        if not self.office.bookkeeper.describe()["well"]:
+            troubles[Trouble(incidents.BOOKS)] = ""
+        if self.identity is not None and self.identity.trouble is not None:
+            troubles[Trouble(incidents.IDENTITY)] = incidents.plain(self.identity.trouble)
+        return Standing(troubles, {name: engine.starts for name, engine in engines.items()})
+
     def states(self) -> Iterable[tuple[str, str, int, int]]:
         """For metrics: (model, state, starts, requests in flight)."""
         for name, served in self.fleet.served.items():
             if served.engine is not None:
                 yield name, served.engine.state, served.engine.starts, served.engine.leases
+
+
+def _weights(wanted: Mapping[str, Spec]) -> dict[str, dict[str, str]]:
+    """The card that answers for each model, and the SHA-256 of the record of its weights."""
+    return {name: {"card": spec.settings.card, "weights": spec.fingerprint} for name, spec in wanted.items()}
+
+
+def _swaps(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """The models that something else answers for, with what did and what does; None for nothing."""
+    return [
+        {"model": name, "old": before.get(name), "new": after.get(name)}
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
 
 
 def _refuse_what_needs_a_restart(old: Settings, new: Settings, endpoints: Mapping[str, RemoteModel], file: str) -> None:

@@ -23,12 +23,16 @@ from appliance import __version__, console, control, observe, state, witness
 from appliance.accounts.identity import Identity
 from appliance.accounts.office import Office
 from appliance.accounts.opening import Credentials
-from appliance.accounts.registry import KeyOrder, Registry
+from appliance.accounts.registry import KeyOrder
 from appliance.addresses import with_port
 from appliance.administration import Appliance
 from appliance.api import routes, wire
 from appliance.api.exchange import House
+from appliance.audit.archive import Actor, Archive
+from appliance.audit.shipping import Shipper
+from appliance.audit.timestamps import Stamper, Trusted, trusted
 from appliance.config import Config, Settings
+from appliance.core import Role
 from appliance.dispatch.endpoints import Endpoints
 from appliance.dispatch.turns import Turns
 from appliance.egress import started
@@ -40,10 +44,12 @@ from appliance.engines.engine import Engine, State
 from appliance.engines.fleet import Fleet, Machine, specs
 from appliance.engines.process import Nursery
 from appliance.errors import ApplianceError, CannotListen, ConfigInvalid, Problem, SealUnavailable
+from appliance.incidents import Watcher
 from appliance.pipeline import Pipeline
 from appliance.probing import Probing
 from appliance.seal import kernel, view
 from appliance.seal.gateway import listen_no_more, seal_gateway
+from appliance.testimony import Testimony
 
 _BOOKS_SECONDS = 5.0
 """For what is settled to be written at the end, where the store is slow or gone."""
@@ -68,6 +74,8 @@ def serve(config: Config) -> int:
     endpoints = Endpoints(config)
     credentials = Credentials.read(config)
     certificate = _certificate(config)
+    timestamps = settings.audit.timestamps
+    authority = trusted(config.path(timestamps.certificate)) if timestamps is not None else None
     public = _listen(config)
     local = wire.listen_unix(config.state / "run" / "control.sock", 0o600)
     environment = config.path(settings.engines.environment)
@@ -84,23 +92,29 @@ def serve(config: Config) -> int:
     async def run() -> int:
         fleet = Fleet(config, _spawner(nursery, settings), endpoints.connect)
         metrics = observe.Metrics()
-        access_log = observe.AccessLog(config.state / "logs")
-        office = await Office.open(config, credentials, endpoints.store_socket, show.say)
-        identity = await _identity(settings, endpoints)
+        archive = await Archive.open(config)
+        office = await Office.open(config, credentials, endpoints.store_socket, show.say, archive.subjects)
+        access_log = observe.AccessLog(config.state / "logs", office.persons)
+        office.identity = identity = await _identity(settings, endpoints)
         assurance = Assurance(settings.egress.verify)
         turns = Turns(settings.queue, settings.accounts, fleet.find, metrics)
-        pipeline = Pipeline(assurance, fleet, turns, office.bookkeeper, metrics, access_log)
+        testimony = Testimony(archive, settings.accounts, config.version)
+        pipeline = Pipeline(assurance, fleet, turns, office.bookkeeper, testimony, metrics, access_log)
         house = House(
             office.keys, fleet, pipeline, metrics, settings.limits, settings.accounts, office.watch, office.reader,
-            identity,
+            archive, settings.audit, identity,
         )  # fmt: skip
         probing = Probing(nursery, endpoints)
+        outward = await _outward(config, archive, endpoints, authority)
         appliance = Appliance(
-            config, house, fleet, turns, office, identity, access_log, seal, endpoints.models, assurance, probing
-        )
+            config, house, fleet, turns, office, archive, testimony, outward, identity, access_log, seal, wanted,
+            endpoints.models, assurance, probing,
+        )  # fmt: skip
         metrics.watch(appliance)
         metrics.watch_queues(turns.standings)
         metrics.watch_books(office.bookkeeper.describe)
+        metrics.watch_audit(archive.journal.describe)
+        metrics.watch_outward({name: each.describe for name, each in outward.items()})
         appliance.base_url = wire.base_url(public, tls=certificate is not None)
         await _require_engine_seal(nursery, config)
         lost = {
@@ -108,12 +122,25 @@ def serve(config: Config) -> int:
             endpoints.ended(): "the process that reaches endpoints has ended",
             witness.ended(watcher): "the process that proves the seal has ended",
         }
+        watching = asyncio.create_task(Watcher(appliance.standing, archive.incident).run())
+        keeping = asyncio.create_task(appliance.look_after_the_log())
         try:
+            await appliance.begin()
+            for each in outward.values():
+                each.start()
             return await _serve(appliance, wanted, public, local, certificate, lost, show)
         finally:
+            watching.cancel()
+            keeping.cancel()
+            await asyncio.wait([keeping])
             await office.close(_BOOKS_SECONDS)
+            for each in outward.values():
+                await each.close()
             if identity is not None:
                 await identity.close()
+            testimony.close()
+            appliance.end()
+            await archive.close(_BOOKS_SECONDS)  # last, so that all that came before is on record
 
     try:
         return uvloop.run(run())
@@ -240,7 +267,7 @@ def _local(public: socket.socket) -> str:
 async def _apply_on_signal(appliance: Appliance) -> None:
     log = logging.getLogger("appliance")
     try:
-        await appliance.apply(log.info)
+        await appliance.apply(log.info, Actor("", "host"))  # whoever sent the signal
     except ApplianceError as refusal:
         log.error("SIGHUP: nothing was changed: %s", refusal)
     except Exception:
@@ -257,7 +284,7 @@ async def _welcome(appliance: Appliance, show: console.Progress) -> None:
         show.say("; ".join(_waiting_for(engine) for engine in waiting))
         await asyncio.sleep(0.2)
     show.done("ready")
-    key = await appliance.office.watch.ask(_first_key)
+    key = await _first_key(appliance)
     chat = next((name for name, served in appliance.fleet.served.items() if served.task == "chat"), None)
     console.welcome(
         appliance.base_url,
@@ -267,9 +294,15 @@ async def _welcome(appliance: Appliance, show: console.Progress) -> None:
     )
 
 
-def _first_key(registry: Registry) -> str | None:
+async def _first_key(appliance: Appliance) -> str | None:
     """A key for whoever starts the appliance for the first time; None where there are keys."""
-    return registry.create(KeyOrder(name="first key"))[1] if registry.empty else None
+    watch = appliance.office.watch
+    if not await watch.ask(lambda keys: keys.empty):
+        return None
+    async with appliance.archive.act("keys.create", Actor.appliance(), role=str(Role.USER)) as act:
+        record, key = await watch.ask(lambda keys: keys.create(KeyOrder(name="first key")))
+        act.tell(key=record.id)
+    return key
 
 
 async def _identity(settings: Settings, endpoints: Endpoints) -> Identity | None:
@@ -278,6 +311,21 @@ async def _identity(settings: Settings, endpoints: Endpoints) -> Identity | None
     identity = Identity(settings.accounts, await endpoints.identity(settings.accounts.identity))
     identity.start()
     return identity
+
+
+async def _outward(
+    config: Config, archive: Archive, endpoints: Endpoints, authority: Trusted | None
+) -> dict[str, Shipper | Stamper]:
+    """What tells servers in the house of the audit log."""
+    settings, journal = config.settings.audit, archive.journal
+    made: dict[str, Shipper | Stamper] = {}
+    if settings.shipping is not None:
+        upstream = await endpoints.collector(settings.shipping)
+        made["shipping"] = Shipper(journal, config.state / "audit-work", settings.shipping, upstream)
+    if settings.timestamps is not None and authority is not None:
+        upstream = await endpoints.timestamp_authority(settings.timestamps)
+        made["timestamps"] = Stamper(journal, settings.timestamps, authority, upstream)
+    return made
 
 
 def _waiting_for(engine: Engine) -> str:

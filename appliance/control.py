@@ -12,7 +12,8 @@ import json
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from appliance.administration import Appliance
+from appliance.audit.archive import Act, Actor, Archive
+from appliance.audit.orders import ORDERS, refused
 from appliance.egress.assurance import Verdict
 from appliance.errors import ApplianceError, NotAnswering, NotRunning
 
@@ -35,8 +38,9 @@ def build(appliance: Appliance) -> Starlette:
     async def status(_: Request) -> Response:
         return JSONResponse(appliance.status())
 
-    async def apply(_: Request) -> Response:
-        return StreamingResponse(_applying(appliance), media_type="application/x-ndjson")
+    async def apply(request: Request) -> Response:
+        asked = await request.json() if await request.body() else {}
+        return StreamingResponse(_applying(appliance, _host(asked)), media_type="application/x-ndjson")
 
     async def places(_: Request) -> Response:
         engines = appliance.probing.engines()
@@ -56,8 +60,36 @@ def build(appliance: Appliance) -> Starlette:
         return JSONResponse({})
 
     async def lend(request: Request) -> Response:
-        seconds = min(float((await request.json())["seconds"]), _LONGEST_LOAN)
-        return JSONResponse({"key": appliance.house.keys.lend(seconds), "seconds": seconds})
+        asked = await request.json()
+        seconds = min(float(asked["seconds"]), _LONGEST_LOAN)
+        try:
+            async with appliance.archive.act("keys.lend", _host(asked), key="key_local", seconds=int(seconds)):
+                return JSONResponse({"key": appliance.house.keys.lend(seconds), "seconds": seconds})
+        except ApplianceError as refusal:
+            return JSONResponse({"error": str(refusal)})
+
+    async def act(request: Request) -> Response:
+        try:
+            return JSONResponse({"seq": await _on_record(appliance.archive, await request.json())})
+        except (ApplianceError, ValueError) as refusal:
+            return JSONResponse({"error": str(refusal)})
+
+    async def erase(request: Request) -> Response:
+        asked = await request.json()
+        try:
+            return JSONResponse(asdict(await appliance.erase(str(asked["subject"]), _host(asked))))
+        except ApplianceError as refusal:
+            return JSONResponse({"error": str(refusal), "code": getattr(refusal, "code", None)})
+
+    def order(name: str) -> Route:
+        async def carry_out(request: Request) -> Response:
+            asked = await request.json()
+            try:
+                return JSONResponse(await appliance.carry_out(name, asked, _host(asked)))
+            except ApplianceError as refusal:
+                return JSONResponse(refused(refusal))
+
+        return Route(f"/audit/{name}", carry_out, methods=["POST"])
 
     return Starlette(
         routes=[
@@ -67,17 +99,38 @@ def build(appliance: Appliance) -> Starlette:
             Route("/egress/places", places),
             Route("/egress/probe", probe, methods=["POST"]),
             Route("/egress/verdict", verdict, methods=["POST"]),
+            Route("/audit/acts", act, methods=["POST"]),
+            Route("/audit/erase", erase, methods=["POST"]),
+            *map(order, ORDERS),
         ]
     )
 
 
-async def _applying(appliance: Appliance) -> AsyncIterator[str]:
+def _host(asked: Mapping[str, Any]) -> Actor:
+    """Whoever asks here: the socket is open to the administrators of this host only."""
+    name = str(asked.get("by") or "")
+    return Actor(name, "host", user=name.removeprefix("host:") or None)
+
+
+async def _on_record(archive: Archive, told: dict[str, Any]) -> int:
+    """Put on record what a command on this host begins to do, or has done; the number of the beginning's record."""
+    name, phase, of = str(told["name"]), told["phase"], told.get("of")
+    about = {"target": told.get("target"), "key": told.get("key"), **told.get("told", {})}
+    if phase == "intent":
+        return await archive.begin(name, _host(told), **about)
+    act = Act(int(of or 0))
+    act.tell(**about)
+    archive.end(name, act, "done" if phase == "done" else "failed")
+    return act.seq
+
+
+async def _applying(appliance: Appliance, by: Actor) -> AsyncIterator[str]:
     """Lines of JSON: `{"progress": ...}`, then one of `{"changes": [...]}` and `{"error": ...}`."""
     lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def work() -> None:
         try:
-            changes = await appliance.apply(lambda text: lines.put_nowait({"progress": text}))
+            changes = await appliance.apply(lambda text: lines.put_nowait({"progress": text}), by)
             lines.put_nowait({"changes": changes})
         except ApplianceError as refusal:
             lines.put_nowait({"error": str(refusal)})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from appliance.accounts.bookkeeper import Booking, Bookkeeper
 from appliance.accounts.entries import Want
-from appliance.core import Caller, Reply, Request
+from appliance.core import Caller, Reply, Request, Usage
 from appliance.dispatch.choose import choose
 from appliance.dispatch.count import prompt_tokens
 from appliance.dispatch.line import Place
@@ -18,6 +18,7 @@ from appliance.egress.assurance import Assurance
 from appliance.engines.fleet import Fleet
 from appliance.errors import BadRequest, BudgetExceeded, NotFound, Refused
 from appliance.observe import AccessLog, Metrics, Record
+from appliance.testimony import Intent, Testimony
 
 _COUNT_SECONDS = 30.0
 """For an engine that is very busy to count a prompt."""
@@ -41,6 +42,7 @@ class Pipeline:
         fleet: Fleet,
         turns: Turns,
         bookkeeper: Bookkeeper,
+        testimony: Testimony,
         metrics: Metrics,
         access_log: AccessLog,
     ) -> None:
@@ -48,6 +50,7 @@ class Pipeline:
         self._fleet = fleet
         self._turns = turns
         self._bookkeeper = bookkeeper
+        self._testimony = testimony
         self._metrics = metrics
         self._access_log = access_log
         self._counting: set[asyncio.Task[None]] = set()
@@ -61,30 +64,39 @@ class Pipeline:
         """Answer `request` through `reply`; `instead` makes it one to another model, for budgets that step down.
 
         Raises `Refused` for what can't be answered. Cancelled when the caller has gone: the engine then
-        stops generating, and what was used until then is settled all the same.
+        stops generating, and what was used until then is settled all the same. That it is about to be answered
+        is on disk before the engine hears of it, and what became of it is written in the end.
         """
         record = self._metrics.open(request)
-        admitted = None
+        admitted = intent = None
         try:
             self._assurance.require()
+            self._testimony.require()
             admitted = await self._admit(request, instead)
             record.request = admitted.request
             reply.note(admitted.booking.headers)
             if admitted.request.model != request.model:
                 reply.note(((b"x-appliance-stepped-down-from", request.model.encode()),))
             served = await admitted.place.turn()
-            await serve(admitted.request, served, reply, record, admitted.booking.kept, admitted.place)
+            record.turn()
+            intent = self._testimony.intent(admitted.request, served)
+            await intent.kept()
+            await serve(admitted.request, served, intent.heard(reply), record, admitted.booking.kept, admitted.place)
             record.outcome, record.status = "answered", 200
         except Refused as refusal:
             record.outcome, record.status = "refused" if refusal.status < 500 else "failed", refusal.status
+            record.code = refusal.code
             raise
         except asyncio.CancelledError:
-            record.outcome, record.status = "caller_gone", 499
+            record.outcome, record.status, record.code = "caller_gone", 499, "caller_gone"
             raise
         finally:
+            record.end()
             if admitted is not None:
                 admitted.place.leave(record.usage.completion_tokens, failed=record.outcome == "failed")
-                self._settle(admitted, record)
+                self._settle(admitted, record, intent)
+            if intent is None:
+                self._testimony.refusal(request.id, request.caller, request.operation.name, record.status, record.code)
             self._metrics.settle(record)
             self._access_log.write(record)
 
@@ -115,19 +127,19 @@ class Pipeline:
             raise spent from None
         return request
 
-    def _settle(self, admitted: Admitted, record: Record) -> None:
+    def _settle(self, admitted: Admitted, record: Record, intent: Intent | None) -> None:
         usage, request = record.usage, admitted.request
         if not record.dispatched:
-            admitted.booking.settle(0, 0)
+            self._end(admitted, record, intent, Usage())
         elif usage.prompt_tokens or not request.most_prompt_tokens:
-            admitted.booking.settle(usage.prompt_tokens, usage.completion_tokens)
+            self._end(admitted, record, intent, usage)
         else:  # an engine tells of the prompt with the end of its answer, and this answer had none
             completion_tokens = usage.completion_tokens if request.stream else request.most_completion_tokens
-            task = asyncio.create_task(self._count(admitted, completion_tokens))
+            task = asyncio.create_task(self._count(admitted, record, intent, completion_tokens))
             self._counting.add(task)
             task.add_done_callback(self._counting.discard)
 
-    async def _count(self, admitted: Admitted, completion_tokens: int) -> None:
+    async def _count(self, admitted: Admitted, record: Record, intent: Intent | None, completion_tokens: int) -> None:
         """Settle an answer that broke off. What nobody can count any more is booked as it was reserved."""
         counted = None
         try:
@@ -137,7 +149,13 @@ class Pipeline:
             pass
         finally:
             known = counted if counted is not None else admitted.request.most_prompt_tokens
-            admitted.booking.settle(known, completion_tokens)
+            self._end(admitted, record, intent, Usage(known, completion_tokens))
+
+    def _end(self, admitted: Admitted, record: Record, intent: Intent | None, usage: Usage) -> None:
+        admitted.booking.settle(usage.prompt_tokens, usage.completion_tokens)
+        if intent is not None:
+            cost = self._bookkeeper.cost(admitted.request.model, usage.prompt_tokens, usage.completion_tokens)
+            intent.outcome(record, usage, cost)
 
     async def close(self, seconds: float) -> None:
         """Wait for what is still being counted, for `seconds` at most; the rest is booked as it was reserved."""
@@ -148,7 +166,8 @@ class Pipeline:
             await asyncio.gather(*late, return_exceptions=True)
 
     def refused(self, id_: str, caller: Caller | None, operation: str | None, refusal: Refused) -> None:
-        """Note in the access log a request that was refused before `run`."""
+        """Put on record, and note in the access log, a request that was refused before `run`."""
+        self._testimony.refusal(id_, caller, operation, refusal.status, refusal.code)
         self._access_log.refused(id_, caller, operation, refusal)
 
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +23,9 @@ _LONGEST_SOCKET_PATH = 107
 _OURS = re.compile(r"e\d+|outlet|control\.sock|v\d+-\w+\.sock")
 _FOLDERS = ("run", "logs", "cache")
 _LOCK = Path("egress", "appliance.lock")
-_MARKS = (_LOCK, Path("lock"), Path("pepper"), Path("accounts.db"))
-"""Any of them shows that a folder is ours: the lock, that of earlier versions, and what keys are hashed with and in."""
+_MARKS = (_LOCK, Path("lock"), Path("pepper"), Path("accounts.db"), Path("audit-keys", "signing.pem"))
+"""Any of them shows that a folder is ours: the lock, that of earlier versions, what keys are hashed with and in, and
+what the audit log is signed with."""
 
 
 class Lock:
@@ -57,6 +59,16 @@ def claim(config: Config) -> Lock:
             _require_plain(state / "logs", folders["logs"])
             undone.pop_all()
     return lock
+
+
+def is_served(folder: Path) -> bool:
+    """Whether an appliance runs on the folder."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(folder / "run" / "control.sock"))
+        except OSError:
+            return False
+    return True
 
 
 def require_fit(config: Config) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,19 +13,24 @@ import pytest
 
 from appliance import control
 from appliance.accounts.keys import Keyring
+from appliance.audit.archive import Actor
 from appliance.errors import ApplianceError, NotRunning
+from tests.fakes import journal
 
 
 class Appliance:
     """Applies as a test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.archive = journal.archive(folder)
+        self.by: list[Actor] = []
         self.keys = Keyring(bytes(32), monotonic=lambda: 0.0)
         self.keys.confirm(0.0)
         self.house: Any = SimpleNamespace(keys=self.keys)
         self.end: list[str] | Exception = []
 
-    async def apply(self, tell: Callable[[str], None]) -> list[str]:
+    async def apply(self, tell: Callable[[str], None], by: Actor) -> list[str]:
+        self.by.append(by)
         tell("on it")
         if isinstance(self.end, Exception):
             raise self.end
@@ -36,8 +41,10 @@ class Appliance:
 
 
 @pytest.fixture
-def appliance() -> Appliance:
-    return Appliance()
+def appliance(tmp_path: Path) -> Iterator[Appliance]:
+    made = Appliance(tmp_path)
+    yield made
+    made.archive.subjects.close()
 
 
 @pytest.fixture
@@ -68,6 +75,45 @@ async def test_a_lent_key_opens_and_lasts_a_day_at_most(appliance: Appliance, cl
     lent = (await client.post("/keys/lend", json={"seconds": 10**9})).json()
     assert lent["seconds"] == 24 * 3600
     assert appliance.keys.authenticate(lent["key"]).key_id == "key_local"
+
+
+async def test_a_lent_key_is_on_record_and_what_cant_be_is_not_lent(
+    appliance: Appliance, client: httpx.AsyncClient
+) -> None:
+    records: Any = appliance.archive.journal
+    await client.post("/keys/lend", json={"seconds": 60, "by": "host:root"})
+    first, second = (record["body"] for record in records.records)
+    assert (first["act"], first["phase"], first["key"], first["seconds"]) == ("keys.lend", "intent", "key_local", 60)
+    assert first["by"]["subject"] == appliance.archive.subjects.of("host:root").pseudonym
+    assert (second["phase"], second["of"]) == ("done", 1)
+    records.fail()
+    refused = (await client.post("/keys/lend", json={"seconds": 60})).json()
+    assert "key" not in refused
+    assert "can't be put on record" in refused["error"]
+
+
+async def test_an_apply_is_on_whoevers_account_asked_for_it(appliance: Appliance, client: httpx.AsyncClient) -> None:
+    await client.post("/apply", json={"by": "host:ops"})
+    await client.post("/apply")
+    assert [(by.name, by.role) for by in appliance.by] == [("host:ops", "host"), ("", "host")]
+
+
+async def test_acts_of_commands_on_this_host_are_put_on_record(appliance: Appliance, client: httpx.AsyncClient) -> None:
+    records: Any = appliance.archive.journal
+    act = {"name": "keys.create", "by": "host:root", "phase": "intent", "target": "anna", "told": {"role": "user"}}
+    begun = (await client.post("/audit/acts", json=act)).json()
+    assert begun == {"seq": 1}
+    end = {"name": "keys.create", "of": 1, "phase": "done", "target": "anna", "key": "key_1", "told": {"n": 1}}
+    await client.post("/audit/acts", json=end)
+    anna = appliance.archive.subjects.of("anna")
+    first, second = (record["body"] for record in records.records)
+    assert (first["role"], first["phase"], first["target"]["subject"]) == ("user", "intent", anna.pseudonym)
+    assert (second["n"], second["phase"], second["of"], second["target"]["subject"]) == (1, "done", 1, anna.pseudonym)
+    assert json.loads(anna.open(second["target"]["sealed"])) == {"user": "anna", "key": "key_1"}
+    assert b"anna" not in b"".join(records.lines)
+    assert b"key_1" not in b"".join(records.lines)
+    records.fail()
+    assert "on record" in (await client.post("/audit/acts", json=act)).json()["error"]
 
 
 async def test_it_has_none_of_the_apis_paths(client: httpx.AsyncClient) -> None:

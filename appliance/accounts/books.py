@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
 from appliance.accounts import refusals
 from appliance.accounts.buckets import Filling, headers
 from appliance.accounts.calendar import Period
+from appliance.accounts.departed import Departed
 from appliance.accounts.entries import (
     Account,
     Balance,
     Bucket,
     Changes,
     Event,
+    Kind,
     Level,
     Reservation,
     Scope,
@@ -23,7 +24,9 @@ from appliance.accounts.entries import (
     UsageKey,
     Used,
     Want,
+    nobodys,
 )
+from appliance.accounts.plan import Plan
 from appliance.accounts.rules import Rules
 from appliance.accounts.sums import Holder, Mark, Sums
 from appliance.accounts.terms import NEVER, scopes
@@ -36,22 +39,6 @@ class Granted(NamedTuple):
     reservation: Reservation
     headers: tuple[tuple[bytes, bytes], ...]
     """What is left of the limits per minute."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """All that a request of one key, user, team and use case touches on one day."""
-
-    holders: tuple[Holder, ...]
-    sums: tuple[Sums, ...]
-    limited: tuple[Sums, ...]
-    """Of the sums, those that can refuse."""
-    requests: tuple[Filling, ...]
-    tokens: tuple[Filling, ...]
-    nanoeuros: tuple[Filling, ...]
-    accounts: tuple[Account, ...]
-    fillings: tuple[tuple[Filling, int], ...]
-    """All of these buckets, each with the place of its unit in (request, tokens, nano-euros)."""
 
 
 class Books:
@@ -68,14 +55,16 @@ class Books:
         levels: Mapping[Bucket, Level] | None = None,
         flying: Mapping[Scope, int] | None = None,
         marks: set[Mark] | None = None,
+        departed: Departed | None = None,
     ) -> None:
         """Empty books, or those of one group of a shared store.
 
         Reservations are numbered from `first_number` on. With `levels`, buckets begin as there and are part of
         `changes`; without, they are nobody else's business. `flying`: requests in flight elsewhere. `marks`:
-        thresholds whose events are known; reached ones are added.
+        thresholds whose events are known; reached ones are added. `departed`: on whom nothing may be booked.
         """
         self._rules = rules
+        self._departed = Departed() if departed is None else departed
         self._levels = levels
         self._flying_elsewhere = flying or {}
         self._marks = set() if marks is None else marks
@@ -85,8 +74,8 @@ class Books:
         self._sums: dict[Account, Sums] = {}
         self._holders: dict[Scope, Holder] = {}
         self._fillings: dict[Bucket, Filling] = {}
-        self._plans: dict[tuple[str, str | None, str | None, str | None], _Plan] = {}
-        self._flying: dict[int, _Plan] = {}
+        self._plans: dict[tuple[str, str | None, str | None, str | None], Plan] = {}
+        self._flying: dict[int, Plan] = {}
         self._changed_sums: list[Sums] = []
         self._clear_changes()
 
@@ -120,7 +109,7 @@ class Books:
             bucket: filling for bucket, filling in self._fillings.items() if filling.fill(clock) < filling.size
         }
         for account, balance in balances.items():
-            if account not in self._sums:
+            if account not in self._sums and account.scope not in self._departed:
                 sums = self._account(account, balance)
                 self._check(sums, wall)
                 if self._levels is None:
@@ -143,13 +132,37 @@ class Books:
             sums.hold(rules.terms.limits(sums.account.scope), self._marks)
             self._check(sums, wall)
 
+    def forget(self, scopes: Set[Scope]) -> None:
+        """Know nothing of these any more: `departed` names them. Their requests in flight end on the others' accounts.
+
+        Where users are among them, so have to be the keys that asked for them.
+        """
+        self._plans.clear()
+        for number, plan in self._flying.items():
+            if any(account.scope in scopes for account in plan.accounts):
+                self._flying[number] = plan.without(scopes)
+                if number in self._opened:
+                    self._opened[number] = nobodys(self._opened[number])
+        self._sums = {account: sums for account, sums in self._sums.items() if account.scope not in scopes}
+        self._changed_sums = [sums for sums in self._changed_sums if sums.account.scope not in scopes]
+        self._holders = {scope: holder for scope, holder in self._holders.items() if scope not in scopes}
+        self._fillings = {bucket: each for bucket, each in self._fillings.items() if bucket.scope not in scopes}
+        self._changed_fillings = {each for each in self._changed_fillings if each.bucket.scope not in scopes}
+        self._marks.difference_update([mark for mark in self._marks if mark.account.scope in scopes])
+        self._events = [event for event in self._events if event.account.scope not in scopes]
+        used, self._used = self._used, {}
+        for key, each in used.items():
+            theirs = Scope(Kind.KEY, key.key_id) in scopes or Scope(Kind.USER, key.user) in scopes
+            self._used.setdefault(key._replace(key_id="", user="") if theirs else key, Used()).add(each)
+
     # ---- requests
 
     def reserve(self, want: Want, wall: float, clock: float) -> Granted:
         """Set aside what `want` may use at most, on all its accounts or, when one refuses, on none.
 
-        Raises `BudgetExceeded` or `RateLimited`.
+        Raises `BudgetExceeded` or `RateLimited`, and `Unauthenticated` for who was erased a moment ago.
         """
+        self._departed.refuse(want)
         plan = self._plans.get((want.key_id, want.user, want.team, want.use_case)) or self._plan(want, self.period)
         tokens = want.prompt_tokens + want.completion_tokens
         nanoeuros = self._rules.prices.cost(want.model, want.prompt_tokens, want.completion_tokens)
@@ -184,8 +197,8 @@ class Books:
         self, reservation: Reservation, prompt_tokens: int, completion_tokens: int, wall: float, clock: float
     ) -> None:
         """Book what was used, even if it is more than was reserved, and free the rest. Once for each reservation."""
-        want = reservation.want
         plan = self._flying.pop(reservation.number, None) or self._plan_of(reservation)
+        want = reservation.want.nobodys if plan.nobodys else reservation.want
         tokens = prompt_tokens + completion_tokens
         nanoeuros = self._rules.prices.cost(want.model, prompt_tokens, completion_tokens)
         reserved_tokens, reserved_nanoeuros = reservation.tokens, reservation.nanoeuros
@@ -206,7 +219,7 @@ class Books:
         if self._opened.pop(reservation.number, None) is None:
             self._closed.append(reservation.number)
         if tokens:
-            self._use(plan.accounts[0].start, want, prompt_tokens, completion_tokens, nanoeuros)
+            self._use(reservation.accounts[0].start, want, prompt_tokens, completion_tokens, nanoeuros)
 
     # ---- the store
 
@@ -255,7 +268,7 @@ class Books:
 
     # ---- inside
 
-    def _take(self, want: Want, plan: _Plan, tokens: int, nanoeuros: int, clock: float) -> None:
+    def _take(self, want: Want, plan: Plan, tokens: int, nanoeuros: int, clock: float) -> None:
         """Take from all buckets or from none. Raises `RateLimited`."""
         costs = (1, tokens, nanoeuros)
         for filling, unit in plan.fillings:
@@ -266,7 +279,7 @@ class Books:
         if self._levels is not None:
             self._changed_fillings.update(filling for filling, _ in plan.fillings)
 
-    def _too_fast(self, want: Want, plan: _Plan, costs: tuple[int, int, int], clock: float) -> RateLimited:
+    def _too_fast(self, want: Want, plan: Plan, costs: tuple[int, int, int], clock: float) -> RateLimited:
         """Of the bucket that a request can never fit, else of the one that takes longest."""
         told = self._headers(plan, clock)
         longest = max(plan.fillings, key=lambda each: each[0].seconds_to(costs[each[1]]))
@@ -301,7 +314,7 @@ class Books:
             sums.hold(sums.limits, self._marks)
 
     def _used_up(
-        self, want: Want, plan: _Plan, sums: Sums, tokens: int, nanoeuros: int, wall: float, clock: float
+        self, want: Want, plan: Plan, sums: Sums, tokens: int, nanoeuros: int, wall: float, clock: float
     ) -> BudgetExceeded:
         unit, cost, most = Unit.TOKENS, tokens, sums.most_tokens
         left = most - sums.tokens - sums.reserved_tokens
@@ -315,17 +328,17 @@ class Books:
             seconds=ends - wall, step_down_to=sums.limits.step_down_to, headers=self._headers(plan, clock),
         )  # fmt: skip
 
-    def _headers(self, plan: _Plan, clock: float) -> tuple[tuple[bytes, bytes], ...]:
+    def _headers(self, plan: Plan, clock: float) -> tuple[tuple[bytes, bytes], ...]:
         for filling, _ in plan.fillings:
             filling.fill(clock)
         return headers(plan.requests, plan.tokens)
 
-    def _plan_of(self, reservation: Reservation) -> _Plan:
+    def _plan_of(self, reservation: Reservation) -> Plan:
         """The plan of a request that other books reserved for."""
         day, month = reservation.accounts[0].start, reservation.accounts[1].start
         return self._plan(reservation.want, Period(day, month, 0.0, 0.0, 0.0))
 
-    def _plan(self, want: Want, period: Period) -> _Plan:
+    def _plan(self, want: Want, period: Period) -> Plan:
         named = scopes(want)
         accounts = accounts_of(named, period)
         sums = tuple(map(self._account, accounts))
@@ -333,7 +346,7 @@ class Books:
         for scope in named:
             for unit, size in self._rules.terms.limits(scope).minute.items():
                 fillings[unit].append(self._filling(Bucket(scope, unit), size))
-        plan = _Plan(
+        plan = Plan(
             holders=tuple(map(self._holder, named)),
             sums=sums,
             limited=tuple(each for each in sums if min(each.most_tokens, each.most_nanoeuros) < NEVER),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Protocol, TypeVar
 
 from appliance.accounts.books import Books
 from appliance.accounts.calendar import Period
+from appliance.accounts.departed import Departed
 from appliance.accounts.entries import (
     Account,
     Balance,
@@ -24,10 +25,12 @@ from appliance.accounts.entries import (
     Want,
 )
 from appliance.accounts.health import Health, refusal, tell, tell_left, tell_unwritten, why
+from appliance.accounts.persons import Persons
 from appliance.accounts.rules import Rules
-from appliance.accounts.writer import Writer
 from appliance.errors import BooksUnavailable
+from appliance.writer import Writer
 
+T = TypeVar("T")
 _PAUSE = 0.002
 """Seconds between two groups, in which the next one grows."""
 _LINGER = 0.01
@@ -60,6 +63,9 @@ class OwnBooks(Protocol):
 
     def commit(self, changes: Changes) -> list[Event]:
         """Write; returns the events that are new."""
+
+    def forget(self, scope: Scope, at: float) -> int:
+        """Forget a user, or a key that is nobody's; returns how many rows named it."""
 
 
 class _Group:
@@ -117,13 +123,16 @@ class EmbeddedDesk:
         appliance: str,
         wall: Callable[[], float],
         clock: Callable[[], float] | None,
+        persons: Persons,
+        departed: Departed,
     ) -> None:
         self._store = store
         self._rules = rules
         self._appliance = appliance
+        self._persons = persons
         self._wall = wall
         self._given_clock = clock
-        self._books = Books(rules)
+        self._books = Books(rules, departed=departed)
         self._health = Health()
         self._turning: asyncio.Task[None] | None = None
         self._growing = _Group()
@@ -190,6 +199,11 @@ class EmbeddedDesk:
         """Other rules from now on."""
         self._rules = rules
         self._books.apply(rules, self._wall())
+
+    async def forget(self, scopes: Set[Scope], work: Callable[[], T]) -> T:
+        """Forget in memory, then do `work` in the store, once all is written there that names them."""
+        self._books.forget(scopes)
+        return await self._writer.ask(work)
 
     def describe(self) -> dict[str, float]:
         """For metrics."""
@@ -317,7 +331,7 @@ class EmbeddedDesk:
             except Exception as cause:  # whatever it is, nothing may be granted that can't be booked
                 self._writer.tell(self._failed, why(cause))
             else:
-                tell(events)
+                tell(events, self._persons)
                 self._writer.tell(self._committed)
                 return
             if self._writer.stopping.wait(_AGAIN[min(attempts, len(_AGAIN) - 1)]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -88,6 +88,11 @@ class Want:
     stepped_down: bool = False
     """True: the smaller model of a used-up budget is asked for, and budgets that lead to it don't refuse."""
 
+    @property
+    def nobodys(self) -> Want:
+        """The same with nothing that says who asks."""
+        return replace(self, key_id="", user=None)
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
@@ -104,6 +109,12 @@ class Reservation:
     def tokens(self) -> int:
         """Prompt and answer together, at most."""
         return self.want.prompt_tokens + self.want.completion_tokens
+
+
+def nobodys(reservation: Reservation) -> Reservation:
+    """The same reservation with nothing that says who asked: whoever did is forgotten before it is settled."""
+    accounts = tuple(each for each in reservation.accounts if each.scope.kind not in (Kind.KEY, Kind.USER))
+    return replace(reservation, want=reservation.want.nobodys, accounts=accounts)
 
 
 class UsageKey(NamedTuple):
@@ -127,6 +138,14 @@ class Used:
     nanoeuros: int = 0
     unsettled: int = 0
     """Requests among them that were booked at their reservation, since the appliance ended before they did."""
+
+    def add(self, used: Used) -> None:
+        """Add `used` to this."""
+        self.requests += used.requests
+        self.prompt_tokens += used.prompt_tokens
+        self.completion_tokens += used.completion_tokens
+        self.nanoeuros += used.nanoeuros
+        self.unsettled += used.unsettled
 
 
 @dataclass(frozen=True, slots=True)

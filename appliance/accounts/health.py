@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sized
 
 from appliance.accounts.entries import Event, Kind
+from appliance.accounts.persons import Persons
 from appliance.errors import BooksUnavailable
 
 _log = logging.getLogger("appliance.accounts")
@@ -67,11 +68,13 @@ def why(cause: BaseException) -> str:
     return str(cause) if isinstance(cause, BooksUnavailable) else type(cause).__name__
 
 
-def tell(events: Iterable[Event]) -> None:
-    """Log thresholds that were reached. Users are persons, so they are told apart by a hash only."""
+def tell(events: Iterable[Event], persons: Persons) -> None:
+    """Log thresholds that were reached. Users are persons, so they are told apart by pseudonym, or a hash only."""
     for event in events:
         (kind, name), span, start = event.account
-        if kind is Kind.USER:
+        if persons.veiled:
+            name = persons.scope(event.account.scope)
+        elif kind is Kind.USER:
             name = hashlib.sha256(name.encode()).hexdigest()[:8]
         _log.warning("%s %s has used %d %% of its %s of the %s %s", kind, name, event.percent, event.unit, span, start)
 

@@ -16,6 +16,8 @@ import jwt
 from pydantic import TypeAdapter, ValidationError
 
 from appliance import config
+from appliance.accounts.departed import Departed
+from appliance.accounts.entries import Kind, Scope
 from appliance.accounts.keys import unknown
 from appliance.accounts.published import ALGORITHMS, PublishedKeys
 from appliance.config import Accounts
@@ -60,6 +62,7 @@ class Identity:
         self._names: TypeAdapter[str] = TypeAdapter(PersonName)
         self._clock = clock
         self._remembered: dict[bytes, _Verified] = {}
+        self._departed = Departed(monotonic)
         self._generation = 0
         self._published = PublishedKeys(accounts.identity, upstream, monotonic=monotonic)
         self.take(accounts)
@@ -109,8 +112,15 @@ class Identity:
         verified = self._remembered.get(digest)
         if verified is None or self._clock() >= verified.ends:
             verified = await self._verify(token)
+            if verified.caller.user is not None and Scope(Kind.USER, verified.caller.user) in self._departed:
+                raise unknown("a token of somebody who was erased a moment ago")
             self._remember(digest, verified)
         return verified.caller
+
+    def refuse(self, scope: Scope) -> None:
+        """Take no token of a user for an hour, whatever the provider says."""
+        self._departed.add((scope,))
+        self._remembered.clear()
 
     def _remember(self, digest: bytes, verified: _Verified) -> None:
         self._remembered.pop(digest, None)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple, Protocol
 
+from appliance.accounts.entries import Scope
 from appliance.config import Allowance
 from appliance.core import Caller, Role, ServiceClass
 from appliance.errors import BooksUnavailable, Unauthenticated
@@ -79,6 +80,9 @@ class KeyStore(Protocol):
     def revoke_key(self, id: str, at: float) -> bool:  # noqa: A002 - what a key is named by
         """Note that the key opens no more. False: no such key. One that is revoked keeps its first `revoked`."""
 
+    def revoke_all(self, scope: Scope, at: float) -> set[str]:
+        """Note that no key of a user, or no key of that id, opens any more; the ids of all that ever asked for them."""
+
 
 class _Entry(NamedTuple):
     digest: bytes
@@ -116,14 +120,18 @@ class Keyring:
         self._clock = clock
         self._monotonic = monotonic
         self._entries: dict[bytes, _Entry] = {}
+        self._owners: dict[str, str] = {}
         self._fleeting: dict[bytes, float] = {}
         self._confirmed = -inf
 
     def renew(self, records: Iterable[KeyRecord]) -> None:
         """Take what the store holds now in place of the whole snapshot."""
         entries: dict[bytes, _Entry] = {}
+        owners: dict[str, str] = {}
         for record in records:
             caller = record.caller
+            if record.user is not None:
+                owners[record.id] = record.user
             ends = inf if record.expires is None else record.expires
             closed = "expired"
             if record.revoked is not None:
@@ -133,7 +141,11 @@ class Keyring:
                 why = closed if until == ends else "rotated"
                 entries[record.previous] = _Entry(record.previous, caller, until, why)
             entries[record.digest] = _Entry(record.digest, caller, ends, closed)
-        self._entries = entries
+        self._entries, self._owners = entries, owners
+
+    def owner(self, key_id: str) -> str | None:
+        """Whose a key is, also of one that opens no more; None for one that is nobody's or isn't known."""
+        return self._owners.get(key_id)
 
     def confirm(self, at: float) -> None:
         """Note that the snapshot is what the store held `at` that second of the monotonic clock."""

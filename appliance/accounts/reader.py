@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 from appliance.accounts import statement
 from appliance.accounts.calendar import Calendar
-from appliance.accounts.entries import Event, Used
+from appliance.accounts.entries import Event, Kind, Used
+from appliance.accounts.persons import BY_TOKEN, Persons
 from appliance.accounts.statement import Books, Question, Row
 from appliance.accounts.terms import Terms
 from appliance.config import Accounts, Allowance
@@ -44,9 +45,14 @@ class Reader:
         accounts: Accounts,
         keys: Mapping[str, Allowance] | None = None,
         clock: Callable[[], float] = time.time,
+        persons: Persons | None = None,
     ) -> None:
-        """`keys`: allowances of those keys that have one of their own. The store stays its owner's to close."""
+        """`keys`: allowances of those keys that have one of their own. The store stays its owner's to close.
+
+        `persons` says how people are shown to others; None: by name.
+        """
         self._shelf = shelf
+        self._persons = persons or Persons()
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
         self._accounts = accounts
@@ -76,9 +82,11 @@ class Reader:
     async def pages(self, question: Question, total: Used) -> AsyncIterator[list[Row]]:
         """The rows that answer `question`, added up in `total`: see `statement.pages`. At least one page, of few rows.
 
+        Raises `BadRequest`, before the first page, for a filter that names a person who is shown by pseudonym.
+
         Between two pages others have their turn, since a month of a whole company takes a while to write.
         """
-        pages: Iterator[list[Row]] = statement.pages(self._shelf, question, total)
+        pages: Iterator[list[Row]] = statement.pages(self._shelf, question, total, self._persons)
         while (page := await self._ask(lambda: next(pages, None))) is not None:
             for start in range(0, max(1, len(page)), _PAGE_ROWS):
                 yield page[start : start + _PAGE_ROWS]
@@ -87,12 +95,21 @@ class Reader:
     async def events(self, limit: int) -> list[dict[str, Any]]:
         """The newest threshold events."""
         calendar = Calendar(self._accounts.zone)
-        found = await self._ask(lambda: self._shelf.events(limit))
-        return [statement.shown(event, calendar) for event in found]
+        found = await self._ask(lambda: self._events(limit))
+        return [statement.shown(event, calendar, self._persons) for event in found]
 
     def close(self) -> None:
         """Let the thread end."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _events(self, limit: int) -> list[Event]:
+        """They name keys only; whose those are that are in no list of keys stands in what they used."""
+        found = self._shelf.events(limit)
+        for (kind, name), _, start in {event.account for event in found}:
+            if kind is Kind.KEY and name.startswith(BY_TOKEN) and self._persons.owner(name) is None:
+                for used_by, _ in self._shelf.usage(start, "9999-12-31", None, ("user",), {"key_id": name}):
+                    self._persons.meet(name, used_by.user)
+        return found
 
     async def _ask(self, work: Callable[[], T]) -> T:
         asked = asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from appliance.accounts import keys, roles
+from appliance.accounts.entries import Scope
 from appliance.accounts.keys import KeyRecord, KeyStore
 from appliance.config import Accounts, Allowance
 from appliance.core import Caller, Role, ServiceClass
@@ -112,7 +113,7 @@ class Registry:
 
         `expires` is when the new one ends; without it, when the old one would have.
         """
-        record = self._find(id_, by)
+        record = self.find(id_, by)
         now = self._clock()
         if record.state(now) != "active" and (record.revoked is not None or expires is None):
             raise Conflict(f"{record.id} is {record.state(now)}; create a new key", code="key_not_active")
@@ -123,15 +124,20 @@ class Registry:
             until = now + overlap_seconds if record.expires is None else min(now + overlap_seconds, record.expires)
         if not self.store.rotate_key(record.id, digest, until, expires or record.expires):
             raise Conflict(f"{record.id} was revoked meanwhile; create a new key", code="key_not_active")
-        return self._find(id_, by), key
+        return self.find(id_, by), key
 
     def revoke(self, id_: str, by: Caller | None = None) -> KeyRecord:
         """Let a key open nothing any more, nor the one before it; for good. Twice does nothing."""
-        record = self._find(id_, by)
+        record = self.find(id_, by)
         self.store.revoke_key(record.id, self._clock())
-        return self._find(id_, by)
+        return self.find(id_, by)
 
-    def _find(self, id_: str, by: Caller | None) -> KeyRecord:
+    def revoke_all(self, scope: Scope) -> set[str]:
+        """Let no key of a user, or of that id, open anything any more; the ids of all that ever asked for them."""
+        return self.store.revoke_all(scope, self._clock())
+
+    def find(self, id_: str, by: Caller | None = None) -> KeyRecord:
+        """The key of that id, if `by` may touch it."""
         known = self.store.keys()
         for record in known:
             if record.id == id_:

@@ -23,6 +23,7 @@ class Permission(StrEnum):
     GRANT_ROLES = "grant every role"
     SEE_USAGE = "see all usage and budgets"
     READ_AUDIT = "read audit and reports"
+    REVEAL = "reveal a person together with somebody else"
 
 
 _USER = frozenset({Permission.ASK, Permission.SEE_MODELS, Permission.SEE_OWN_USAGE})
@@ -32,8 +33,8 @@ PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType({
     Role.USER: _USER,
     Role.POWER_USER: _USER | {Permission.KEEP_TEMPLATES, Permission.RUN_BATCHES},
     Role.ADMIN: _ADMIN,
-    Role.SUPER_ADMIN: _ADMIN | {Permission.GRANT_ROLES},
-    Role.AUDITOR: frozenset({Permission.READ_AUDIT}),
+    Role.SUPER_ADMIN: _ADMIN | {Permission.GRANT_ROLES, Permission.REVEAL},
+    Role.AUDITOR: frozenset({Permission.READ_AUDIT, Permission.REVEAL}),
 })  # fmt: skip
 
 

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from threading import Event as Flag
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from appliance.accounts.books import Books, Granted, accounts_of
-from appliance.accounts.entries import Account, Balance, Bucket, Event, Reservation, Want
+from appliance.accounts.departed import Departed
+from appliance.accounts.entries import Account, Balance, Bucket, Event, Reservation, Scope, Want
 from appliance.accounts.health import Health, refusal, tell, tell_left, tell_unwritten, why
+from appliance.accounts.persons import Persons
 from appliance.accounts.rules import Rules
 from appliance.accounts.store import Group, Look
 from appliance.accounts.sums import Mark
 from appliance.accounts.terms import NEVER, Terms, scopes
-from appliance.accounts.writer import Writer
 from appliance.errors import Refused
+from appliance.writer import Writer
 
+T = TypeVar("T")
 _MOST = 512
 """Wants in a group; the others are the next one's."""
 _BEAT = 10.0
@@ -45,6 +48,9 @@ class JointBooks(Protocol):
 
     def beat(self, day_of: Callable[[float], str]) -> list[Reservation]:
         """Give a sign of life, and book what the dead left open."""
+
+    def forget(self, scope: Scope, at: float) -> int:
+        """Forget a user, or a key that is nobody's; returns how many rows named it."""
 
 
 class Settlement(NamedTuple):
@@ -101,12 +107,16 @@ class SharedDesk:
         appliance: str,
         wall: Callable[[], float],
         clock: Callable[[], float] | None,
+        persons: Persons,
+        departed: Departed,
     ) -> None:
         """`clock` is the store's, so that of the caller isn't asked."""
         del clock
         self._store = store
         self._rules = rules
         self._appliance = appliance
+        self._persons = persons
+        self._departed = departed
         self._wall = wall
         self._health = Health()
         self._incoming: SimpleQueue[Asked | Settlement | None] = SimpleQueue()
@@ -160,6 +170,11 @@ class SharedDesk:
     def apply(self, rules: Rules) -> None:
         """Other rules from the next group on."""
         self._rules = rules
+
+    async def forget(self, scopes: Set[Scope], work: Callable[[], T]) -> T:
+        """Do `work` in the store. A group that is open there ends before, and `departed` names them for later ones."""
+        del scopes
+        return await asyncio.to_thread(work)
 
     def describe(self) -> dict[str, float]:
         """For metrics."""
@@ -218,7 +233,7 @@ class SharedDesk:
             else:
                 well = True
                 self._unsettled.clear()
-                tell(decided.events)
+                tell(decided.events, self._persons)
                 self._writer.tell(self._answer, asked, decided.answers)
                 if self._ending and self._incoming.empty():
                     break
@@ -246,6 +261,7 @@ class SharedDesk:
     def _decide(self, wants: list[Want], decided: Decided) -> None:
         """One group: all of it is written, or this raises."""
         rules, wall = self._rules, self._wall()
+        self._unsettled = [self._told(settlement) for settlement in self._unsettled]
         period = rules.calendar.at(wall)
         accounts: set[Account] = set()
         for want in wants:
@@ -255,8 +271,9 @@ class SharedDesk:
         look = _look(accounts, [settlement.reservation.number for settlement in self._unsettled], rules.terms)
         with self._store.group(look) as group:
             books = Books(
-                rules, first_number=self._next_number, levels=group.levels, flying=group.parallel, marks=self._marks
-            )
+                rules, first_number=self._next_number, levels=group.levels, flying=group.parallel, marks=self._marks,
+                departed=self._departed,
+            )  # fmt: skip
             balances = {account: group.balances.get(account, Balance()) for account in accounts}
             books.turn(period, balances, wall, group.now)
             for settlement in self._unsettled:
@@ -269,6 +286,13 @@ class SharedDesk:
                     decided.answers.append(refused)
             self._next_number = books.next_number
             decided.events = group.put(books.changes())
+
+    def _told(self, settlement: Settlement) -> Settlement:
+        """As it may be booked: of somebody who was erased since, as nobody's."""
+        reservation = settlement.reservation
+        if not self._departed.names(reservation.want):
+            return settlement
+        return settlement._replace(reservation=replace(reservation, want=reservation.want.nobodys))
 
 
 def _look(accounts: set[Account], closing: list[int], terms: Terms) -> Look:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from appliance.accounts.calendar import Calendar, Period
 from appliance.accounts.entries import NANO, Account, Balance, Event, Kind, Scope, Span, Unit, UsageKey, Used
+from appliance.accounts.persons import Persons
 from appliance.accounts.terms import NEVER, Limits, Terms
 from appliance.core import Caller
 
@@ -73,30 +74,46 @@ def month_of(day: date) -> tuple[date, date]:
     return first, (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)
 
 
-def pages(books: Books, question: Question, total: Used) -> Iterator[list[Row]]:
+def pages(books: Books, question: Question, total: Used, persons: Persons) -> Iterator[list[Row]]:
     """The rows that answer `question`, and in `total` their sum. Of rows by time, each day or month is a page.
+
+    On a page they stand in the order of what is shown, never by amount: nobody is ranked. Raises `BadRequest` for a
+    filter that names a person where persons are shown by pseudonym.
 
     A small page lets others have their turn: rows of a whole company's month kept all of Python waiting.
     """
     per = Span.DAY if By.DAY in question.by else Span.MONTH if By.MONTH in question.by else None
-    by = [_FIELDS[each] for each in question.by if each in _FIELDS]
-    where = {_FIELDS[each]: value for each, value in question.where.items()}
+    by = {_FIELDS[each] for each in question.by if each in _FIELDS}
+    if By.KEY in question.by:
+        by.add(_FIELDS[By.USER])  # whose a key was when it was used
+    where = persons.meant({_FIELDS[each]: value for each, value in question.where.items()})
     since = question.since
     while since <= question.until:
         until = {None: question.until, Span.MONTH: min(month_of(since)[1], question.until), Span.DAY: since}[per]
         found = books.usage(since.isoformat(), until.isoformat(), per, by, where)
         for _, used in found:
-            add(total, used)
-        yield [_row(question.by, key, used) for key, used in found]
+            total.add(used)
+        yield _rows(question.by, found, persons)
         since = until + timedelta(days=1)
 
 
-def _row(by: Sequence[By], key: UsageKey, used: Used) -> Row:
-    named = {
-        By.DAY: key.day, By.MONTH: key.day[:7], By.KEY: key.key_id, By.USER: key.user, By.TEAM: key.team,
-        By.USE_CASE: key.use_case, By.MODEL: key.model,
-    }  # fmt: skip
-    return {str(each): named[each] for each in by} | figures(used)
+def _rows(by: Sequence[By], found: Iterable[tuple[UsageKey, Used]], persons: Persons) -> list[Row]:
+    """One row for each combination that is shown: keys of one person may be one."""
+    sums: dict[tuple[str, ...], Used] = {}
+    for key, used in found:
+        shown = {
+            By.DAY: key.day, By.MONTH: key.day[:7], By.TEAM: key.team, By.USE_CASE: key.use_case, By.MODEL: key.model,
+        }  # fmt: skip
+        if By.KEY in by:
+            shown[By.KEY] = persons.key(key.key_id, key.user)
+        if By.USER in by:
+            shown[By.USER] = persons.user(key.user)
+        sums.setdefault(tuple(shown[each] for each in by), Used()).add(used)
+    rows: list[Row] = []
+    for names in sorted(sums):
+        row: Row = dict(zip(map(str, by), names, strict=True))
+        rows.append(row | figures(sums[names]))
+    return rows
 
 
 def heading(question: Question, zone: str) -> dict[str, Any]:
@@ -121,15 +138,6 @@ def figures(used: Used) -> Row:
     }
 
 
-def add(total: Used, used: Used) -> None:
-    """Add `used` to `total`."""
-    total.requests += used.requests
-    total.prompt_tokens += used.prompt_tokens
-    total.completion_tokens += used.completion_tokens
-    total.nanoeuros += used.nanoeuros
-    total.unsettled += used.unsettled
-
-
 def euros(nanoeuros: int) -> str:
     """An amount that isn't negative, exactly: `12.000000500`."""
     return f"{nanoeuros // NANO}.{nanoeuros % NANO:09d}"
@@ -148,13 +156,13 @@ _FORMULA = re.compile(r"(?:^|(?<=;))(?=[=+\-@\t\r])")
 """Where one would begin; for a German Excel a semicolon ends a cell, and quotes inside of a line say nothing."""
 
 
-def shown(event: Event, calendar: Calendar) -> dict[str, Any]:
+def shown(event: Event, calendar: Calendar, persons: Persons) -> dict[str, Any]:
     """A threshold event, for JSON."""
     scope, span, start = event.account
     return {
         "at": _iso(event.at, calendar),
         "holder": str(scope.kind),
-        "name": scope.name,
+        "name": persons.scope(scope),
         "span": str(span),
         "start": start,
         "unit": _unit(event.unit),
@@ -199,9 +207,10 @@ def own(books: Books, terms: Terms, calendar: Calendar, caller: Caller, now: flo
 def _spent(books: Books, period: Period, where: Mapping[By, str]) -> dict[str, Row]:
     today, month = Used(), Used()
     question = Question(date.fromisoformat(period.month), date.fromisoformat(period.day), (), where)
-    for _ in pages(books, question, month):
+    own = Persons()  # whoever asks knows the own name
+    for _ in pages(books, question, month, own):
         pass
-    for _ in pages(books, Question(question.until, question.until, (), where), today):
+    for _ in pages(books, Question(question.until, question.until, (), where), today, own):
         pass
     return {"today": figures(today), "month": figures(month)}
 

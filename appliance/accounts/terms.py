@@ -84,7 +84,7 @@ class Terms:
 def scopes(want: Want) -> tuple[Scope, ...]:
     """Whose accounts `want` goes to."""
     named = ((Kind.KEY, want.key_id), (Kind.USER, want.user), (Kind.TEAM, want.team), (Kind.USE_CASE, want.use_case))
-    return tuple(Scope(kind, name) for kind, name in named if name is not None)
+    return tuple(Scope(kind, name) for kind, name in named if name)
 
 
 def _nanoeuros(euros: float | None) -> int | None:

@@ -1,4 +1,7 @@
-"""/admin/keys: what administrators do with keys from afar. The command line does the same on the host."""
+"""/admin/keys: what administrators do with keys from afar. The command line does the same on the host.
+
+Each change is on record as begun before it is made.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from fastapi.responses import JSONResponse, Response
 from appliance.accounts.keys import KeyRecord
 from appliance.accounts.registry import check
 from appliance.api.bodies.base import Part, parse, refuse
-from appliance.api.bodies.keys import NewKey, Rotation, described
+from appliance.api.bodies.keys import NewKey, Rotation, described, terms
 from appliance.api.exchange import CallerGone, House, read_body
 from appliance.api.query import parameters, whole
+from appliance.audit.archive import Actor
 from appliance.core import Caller
 from appliance.errors import BadRequest
 
@@ -52,28 +56,41 @@ def add(app: FastAPI, house: House) -> None:
     @route("POST", "/admin/keys", "Make a key; the answer shows it once", NewKey, 201)
     async def create_key(request: Request) -> Response:
         caller: Caller = request.scope["caller"]
-        order = parse(NewKey, await _body(request)).order(time.time())
+        order = parse(NewKey, await small_body(request)).order(time.time())
         check(order, house.accounts, house.fleet.served)
-        return _issued(*await house.watch.ask(lambda keys: keys.create(order, caller)), status=201)
+        by = Actor.of(caller)
+        async with house.archive.act("keys.create", by, target=order.user, **terms(order)) as act:
+            record, key = await house.watch.ask(lambda keys: keys.create(order, caller))
+            act.tell(target=record.user, key=record.id)
+        return _issued(record, key, status=201)
 
     @route("POST", "/admin/keys/{id}/rotate", "Put a new key in the place of one; the answer shows it once", Rotation)
     async def rotate_key(request: Request, id: str) -> Response:  # noqa: A002 - as the path has it
         caller: Caller = request.scope["caller"]
-        wanted = parse(Rotation, await _body(request) or b"{}")
+        wanted = parse(Rotation, await small_body(request) or b"{}")
         overlap, ends = wanted.overlap_hours * _HOUR, wanted.ends(time.time())
-        return _issued(*await house.watch.ask(lambda keys: keys.rotate(id, overlap, expires=ends, by=caller)))
+        old = await house.watch.ask(lambda keys: keys.find(id, caller))
+        told = {"overlap_seconds": round(overlap), **terms(old)}
+        async with house.archive.act("keys.rotate", Actor.of(caller), target=old.user, key=old.id, **told) as act:
+            record, key = await house.watch.ask(lambda keys: keys.rotate(id, overlap, expires=ends, by=caller))
+            act.tell(**terms(record))
+        return _issued(record, key)
 
     @route("POST", "/admin/keys/{id}/revoke", "Let a key, and the one before it, open nothing any more")
     async def revoke_key(request: Request, id: str) -> Response:  # noqa: A002
         caller: Caller = request.scope["caller"]
-        return JSONResponse(described(await house.watch.ask(lambda keys: keys.revoke(id, caller))))
+        old = await house.watch.ask(lambda keys: keys.find(id, caller))
+        async with house.archive.act("keys.revoke", Actor.of(caller), target=old.user, key=old.id, **terms(old)):
+            record = await house.watch.ask(lambda keys: keys.revoke(id, caller))
+        return JSONResponse(described(record))
 
 
 def _issued(record: KeyRecord, key: str, status: int = 200) -> Response:
     return JSONResponse({**described(record), "key": key}, status, {"cache-control": "no-store"})
 
 
-async def _body(request: Request) -> bytes:
+async def small_body(request: Request) -> bytes:
+    """The body of an administrative request, of 64 KiB at most. Raises `BodyTooLarge`, `BadRequest`."""
     try:
         return await read_body(request.receive, _BODY_BYTES)
     except CallerGone:

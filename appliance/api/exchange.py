@@ -21,7 +21,9 @@ from appliance.accounts.watch import Watch
 from appliance.api import envelope
 from appliance.api.admission import Purpose, Tokens, admit, use_case
 from appliance.api.bodies.base import Body, Bound, parse
+from appliance.audit.archive import Archive
 from appliance.config import Accounts, Limits
+from appliance.config.audit import Audit
 from appliance.core import Caller, Dialect, Operation, Request
 from appliance.dispatch.turns import priority_of
 from appliance.engines.fleet import Fleet
@@ -50,7 +52,7 @@ class CallerGone(Exception):
 
 @dataclass(slots=True)
 class House:
-    """What the API stands on. `limits` and `accounts` may be replaced while running."""
+    """What the API stands on. `limits`, `accounts` and `audit` may be replaced while running."""
 
     keys: Keyring
     fleet: Fleet
@@ -60,6 +62,8 @@ class House:
     accounts: Accounts
     watch: Watch
     usage: Reader
+    archive: Archive
+    audit: Audit
     identity: Tokens | None = None
 
 

@@ -30,6 +30,6 @@ def parameters(request: Request, known: Collection[str]) -> dict[str, str]:
 
 def whole(name: str, text: str, most: int) -> int:
     """`text` as a whole number from 1 to `most`. Raises `BadRequest`."""
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= most:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:17]) <= most:
         refuse(name, f"{name} must be a whole number from 1 to {most}")
     return int(text)

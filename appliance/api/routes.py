@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from appliance.accounts.roles import Permission
-from appliance.api import admin, envelope, pages, usage
+from appliance.api import admin, audit, envelope, pages, usage
 from appliance.api.admission import Access, Guarded
 from appliance.api.bodies import anthropic, chat, embeddings, responses
 from appliance.api.bodies.base import Body
@@ -76,6 +76,13 @@ ROUTES: dict[tuple[str, str], Access] = {
     ("POST", "/admin/keys/{id}/revoke"): Permission.MANAGE_KEYS,
     ("GET", "/admin/usage"): Permission.SEE_USAGE,
     ("GET", "/admin/events"): Permission.SEE_USAGE,
+    ("GET", "/admin/audit"): Permission.READ_AUDIT,
+    ("GET", "/admin/audit/export"): Permission.READ_AUDIT,
+    ("GET", "/admin/audit/status"): Permission.READ_AUDIT,
+    ("GET", "/admin/audit/reveals"): Permission.REVEAL,
+    ("POST", "/admin/audit/reveals"): Permission.REVEAL,
+    ("GET", "/admin/audit/reveals/{id}"): Permission.REVEAL,
+    ("POST", "/admin/audit/reveals/{id}/approve"): Permission.REVEAL,
     ("GET", "/health/live"): "public",
     ("GET", "/health/ready"): "public",
     ("GET", "/metrics"): "public",  # model names and counts only
@@ -135,8 +142,9 @@ def build(house: House, version: str) -> Door:
     _add_models(app, house)
     admin.add(app, house)
     usage.add(app, house)
+    audit.add(app, house)
     _add_health(app, house)
-    pages.add(app, [*(route.body for route in MODEL_ROUTES), *admin.BODIES])
+    pages.add(app, [*(route.body for route in MODEL_ROUTES), *admin.BODIES, *audit.BODIES])
     _add_errors(app, house)
     guard(app, house)
     return app

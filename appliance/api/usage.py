@@ -28,6 +28,8 @@ SUMS_PARAMETERS = {
     "to": "Last day, `2026-11-30`; if left out, today. At most three years after the first.",
     "by": f"What sums are kept apart by: {', '.join(f'`{each}`' for each in By)}; several with commas.",
     **{str(each): f"Only what has this {each}; empty: only what has none." for each in HOLDERS},
+    "user": "Only this person's, in works-council mode by pseudonym; empty: only what is nobody's.",
+    "key": "Only what has this key; in works-council mode, for a person's keys, the person's pseudonym.",
     "format": "`json` or `csv`.",
 }
 EVENTS_PARAMETERS = {"limit": f"How many at most, up to {_MOST_EVENTS}; if left out, 100."}

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from appliance import config
 from appliance.accounts import published
+from appliance.accounts.entries import Kind, Scope
 from appliance.accounts.identity import Identity
 from appliance.accounts.keys import Keyring, make
 from appliance.accounts.published import Unusable, parse
@@ -583,6 +584,18 @@ async def test_a_known_token_is_verified_once_and_not_after_its_end(
     made.clock.now += 2
     await identity.authenticate(token)  # asks the library, whose clock the test doesn't move
     assert len(verified) == 2
+
+
+async def test_who_was_erased_comes_in_with_no_token_for_an_hour(made: Made) -> None:
+    identity = await made()
+    await identity.authenticate(token := made.provider.token())
+    identity.refuse(Scope(Kind.USER, "erika"))
+    assert identity._remembered == {}
+    for again in (token, made.provider.token(iat=int(time.time()) - 1)):
+        assert "erased a moment ago" in await refused(identity, again)
+    assert (await identity.authenticate(made.provider.token(preferred_username="ben"))).user == "ben"
+    made.monotonic.now += 3601
+    assert (await identity.authenticate(token)).user == "erika"
 
 
 async def test_only_so_many_tokens_are_remembered(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

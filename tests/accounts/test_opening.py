@@ -109,12 +109,12 @@ def test_what_was_planted_in_the_place_of_the_pepper_is_not_read(ready: House, m
 def test_root_looks_after_keys_for_the_appliances_own_user(ready: House) -> None:
     made = ready.keys("create")
     ready.folder.chmod(0o755)
-    for path in (ready.state, *ready.state.iterdir()):
+    for path in (ready.state, *ready.state.rglob("*")):
         shutil.chown(path, "nobody")
     assert ready.keys("create")["id"] != made["id"]
     assert ready.keys("revoke", made["id"])["state"] == "revoked"
     assert main(["usage", "--config", str(ready.config)]) == 0
-    assert {path.owner() for path in ready.state.iterdir()} == {"nobody"}
+    assert {path.owner() for path in ready.state.rglob("*")} == {"nobody"}, "what is put on record, too"
 
 
 @pytest.mark.parametrize("command", [["keys", "create"], ["keys", "list"], ["usage"]])

@@ -7,6 +7,7 @@ import pytest
 from appliance import reference
 from appliance.accounts import roles
 from appliance.accounts.roles import PERMISSIONS, Permission
+from appliance.audit import reveals
 from appliance.core import Caller, Role
 from appliance.errors import Forbidden
 from tests.fakes.house import ROOT
@@ -19,10 +20,15 @@ def test_every_role_is_in_the_table_and_every_permission_is_somebodys() -> None:
 
 def test_who_administers_does_not_ask_and_who_audits_does_nothing_else() -> None:
     assert [role for role in Role if Permission.ASK in PERMISSIONS[role]] == [Role.USER, Role.POWER_USER]
-    assert PERMISSIONS[Role.AUDITOR] == {Permission.READ_AUDIT}
+    assert PERMISSIONS[Role.AUDITOR] == {Permission.READ_AUDIT, Permission.REVEAL}
     assert [role for role in Role if Permission.READ_AUDIT in PERMISSIONS[role]] == [Role.AUDITOR]
     assert PERMISSIONS[Role.USER] < PERMISSIONS[Role.POWER_USER]
-    assert PERMISSIONS[Role.SUPER_ADMIN] - PERMISSIONS[Role.ADMIN] == {Permission.GRANT_ROLES}
+    assert PERMISSIONS[Role.SUPER_ADMIN] - PERMISSIONS[Role.ADMIN] == {Permission.GRANT_ROLES, Permission.REVEAL}
+
+
+def test_to_reveal_a_person_takes_two_roles_of_which_nobody_has_both() -> None:
+    assert [role for role in Role if Permission.REVEAL in PERMISSIONS[role]] == [Role.SUPER_ADMIN, Role.AUDITOR]
+    assert set(reveals.ROLES) == {Role.SUPER_ADMIN, Role.AUDITOR}
 
 
 def test_only_a_super_admin_grants_more_than_it_has() -> None:

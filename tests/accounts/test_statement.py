@@ -30,6 +30,7 @@ from appliance.accounts.entries import (
     UsageKey,
     Used,
 )
+from appliance.accounts.persons import Persons
 from appliance.accounts.statement import By, Question
 from appliance.accounts.store import Store
 from appliance.accounts.terms import Terms
@@ -66,7 +67,7 @@ def rows(store: Store, since: str, until: str, by: str = "", **where: str) -> li
         {By(name): value for name, value in where.items()},
     )
     total = Used()
-    found = [row for page in statement.pages(store, question, total) for row in page]
+    found = [row for page in statement.pages(store, question, total, Persons()) for row in page]
     assert all(tuple(row) == question.columns for row in found)
     for name in ("requests", "prompt_tokens", "completion_tokens", "unsettled"):
         assert getattr(total, name) == sum(row[name] for row in found)
@@ -110,7 +111,7 @@ def test_filters_pick_and_an_empty_one_picks_what_has_none(store: Store) -> None
 def test_days_and_months_come_in_order_each_on_a_page(store: Store) -> None:
     def pages(by: By) -> list[list[Any]]:
         question = Question(date(2026, 10, 15), date(2027, 1, 15), (by,))
-        return [[row[str(by)] for row in page] for page in statement.pages(store, question, Used())]
+        return [[row[str(by)] for row in page] for page in statement.pages(store, question, Used(), Persons())]
 
     assert pages(By.MONTH) == [["2026-10"], ["2026-11"], [], []]
     days = pages(By.DAY)
@@ -248,7 +249,7 @@ def test_limits_per_minute_are_told_for_all_that_hold(store: Store) -> None:
 
 def test_an_event_is_told_with_its_time_in_the_zone() -> None:
     account = Account(Scope(Kind.TEAM, "sales"), Span.MONTH, "2026-11-01")
-    assert statement.shown(Event(account, Unit.NANOEUROS, 90, NOW), BERLIN) == {
+    assert statement.shown(Event(account, Unit.NANOEUROS, 90, NOW), BERLIN, Persons()) == {
         "at": "2026-11-22T23:59:00+01:00", "holder": "team", "name": "sales", "span": "month", "start": "2026-11-01",
         "unit": "euros", "percent": 90,
     }  # fmt: skip

@@ -271,3 +271,61 @@ async def test_a_store_that_is_gone_is_a_503_that_says_nothing_of_this_host(room
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "keys_unavailable")
             assert answer.headers["retry-after"]
             assert "srv" not in answer.text
+
+
+# ---- on record
+
+
+def bodies(room: Office) -> list[dict[str, Any]]:
+    journal: Any = room.archive.journal
+    return [record["body"] for record in journal.records]
+
+
+async def test_each_change_is_on_record_before_it_is_made(room: Office) -> None:
+    admin, credential = await room.key(Role.ADMIN)
+    async with room.client(credential) as client:
+        made = (await client.post("/admin/keys", json=WHOLE)).json()
+        await client.post(f"/admin/keys/{made['id']}/rotate", json={"overlap_hours": 1})
+        await client.post(f"/admin/keys/{made['id']}/revoke")
+        await client.get("/admin/keys")
+    told = bodies(room)
+    assert [(body["act"], body["phase"]) for body in told] == [
+        (f"keys.{what}", phase) for what in ("create", "rotate", "revoke") for phase in ("intent", "done")
+    ]  # fmt: skip
+    subject = room.archive.subjects.of("Änne O'Hara")
+    for body in told[1:5]:
+        if "target" in body:
+            assert json.loads(subject.open(body["target"]["sealed"])) == {"user": "Änne O'Hara", "key": made["id"]}
+    assert told[0]["by"]["key"] == admin.id, "a key of nobody's did it"
+    assert (told[0]["role"], told[0]["team"], told[0]["use_cases"]) == ("power_user", "sales", ["mail", "night"])
+    assert told[0]["allowance"]["euros_per_month"] == "12.5"
+    text = json.dumps(told, ensure_ascii=False)
+    for hidden in ("Änne", "mail sorter", made["id"], made["key"]):
+        assert hidden not in text
+
+
+async def test_what_cant_be_put_on_record_isnt_done(room: Office) -> None:
+    _, credential = await room.key(Role.ADMIN)
+    async with room.client(credential) as client:
+        made = (await client.post("/admin/keys", json={})).json()
+        before = [record.digest for record in room.registry.select()]
+        journal: Any = room.archive.journal
+        journal.fail()
+        for path in ("/admin/keys", f"/admin/keys/{made['id']}/rotate", f"/admin/keys/{made['id']}/revoke"):
+            refused = await client.post(path, json={})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "audit_unavailable")
+    assert [record.digest for record in room.registry.select()] == before
+    assert room.registry.find(made["id"]).revoked is None
+
+
+async def test_what_is_refused_is_on_record_as_failed_or_not_at_all(room: Office) -> None:
+    _, credential = await room.key(Role.ADMIN)
+    auditor, _ = await room.key(Role.AUDITOR)
+    async with room.client(credential) as client:
+        assert (await client.post("/admin/keys", json={"role": "auditor"})).status_code == 403
+        assert (await client.post(f"/admin/keys/{auditor.id}/revoke")).status_code == 403
+        assert (await client.post("/admin/keys/sk-not-an-id/revoke")).status_code == 404
+        assert (await client.post("/admin/keys", json={"team": ""})).status_code == 400
+    assert [(body["act"], body["phase"]) for body in bodies(room)] == [
+        ("keys.create", "intent"), ("keys.create", "failed"),
+    ]  # fmt: skip

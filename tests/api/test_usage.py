@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from appliance.accounts import reader
 from appliance.accounts.entries import Account, Changes, Event, Kind, Scope, Span, Unit, UsageKey, Used
+from appliance.accounts.persons import Persons
 from appliance.accounts.reader import Reader
 from appliance.accounts.statement import FIGURES, By
 from appliance.api.usage import question_of
@@ -182,6 +183,75 @@ async def test_events_come_newest_first(desk: Office, admin: httpx.AsyncClient) 
     assert len((await admin.get("/admin/events?limit=2")).json()["data"]) == 2
     for wrong in ("0", "-1", "1001", "x", "²", "", "1" * 300):
         assert (await admin.get("/admin/events", params={"limit": wrong})).json()["error"]["param"] == "limit", wrong
+
+
+# ---- works-council mode
+
+KEYS = {"key_1": "anna", "key_2": "ben"}
+
+
+@pytest.fixture
+async def council(desk: Office) -> Office:
+    """The same desk, with everybody shown by pseudonym; the third has none."""
+    for name in ("anna", "ben"):
+        desk.archive.subjects.of(name)
+    persons = Persons(desk.archive.subjects, KEYS.get, veiled=True)
+    desk.house.usage.close()
+    desk.house.usage = Reader(desk.store, Accounts(), clock=lambda: NOW, persons=persons)
+    return desk
+
+
+def pseudonym(desk: Office, name: str) -> str:
+    return desk.archive.subjects.of(name).pseudonym
+
+
+async def test_persons_are_shown_by_pseudonym_and_in_the_order_of_pseudonyms(
+    council: Office, admin: httpx.AsyncClient
+) -> None:
+    anna, ben = (pseudonym(council, name) for name in ("anna", "ben"))
+    for by in ("user", "key"):
+        told = (await admin.get("/admin/usage", params={"by": by})).json()["data"]
+        assert {row[by]: row["requests"] for row in told} == {anna: 2, ben: 3, "person without pseudonym": 4}
+        assert [row[by] for row in told] == sorted(row[by] for row in told)
+    table = (await admin.get("/admin/usage", params={"by": "user,key", "format": "csv"})).text
+    assert "anna" not in table
+    assert "key_1" not in table
+
+
+async def test_a_filter_takes_a_pseudonym_and_no_name(council: Office, admin: httpx.AsyncClient) -> None:
+    anna = pseudonym(council, "anna")
+    for param in ("user", "key"):
+        told = (await admin.get("/admin/usage", params={param: anna, "by": "model"})).json()
+        assert [(row["model"], row["requests"]) for row in told["data"]] == [("chat", 2)]
+    for param, value in (("user", "anna"), ("user", "nobody"), ("key", "key_1")):
+        for form in ("json", "csv"):
+            refused = await admin.get("/admin/usage", params={param: value, "format": form})
+            error = refused.json()["error"]
+            assert (refused.status_code, error["param"], error["code"]) == (400, param, "pseudonym_needed")
+    nobody = (await admin.get("/admin/usage", params={"user": "p_" + "0" * 24})).json()
+    assert nobody["data"] == []
+
+
+async def test_events_of_persons_and_their_keys_are_told_by_pseudonym(
+    council: Office, admin: httpx.AsyncClient
+) -> None:
+    used = {UsageKey("2026-11-22", "oidc_00ff", "ben", "", "", "chat"): Used(1, 1, 1, 0, 0)}
+    keys = [(Kind.KEY, name) for name in ("key_1", "oidc_00ff", "key_9")]
+    holders = [(Kind.USER, "anna"), *keys, (Kind.TEAM, "sales")]
+    events = [
+        Event(Account(Scope(kind, name), Span.DAY, "2026-11-22"), Unit.TOKENS, 90, NOW - number)
+        for number, (kind, name) in enumerate(holders)
+    ]
+    council.store.commit(Changes(used=used, events=events))
+    told = (await admin.get("/admin/events")).json()["data"]
+    anna, ben = (pseudonym(council, name) for name in ("anna", "ben"))
+    assert [event["name"] for event in told] == [anna, anna, ben, "key_9", "sales"]
+
+
+async def test_ones_own_use_has_the_own_name(council: Office) -> None:
+    _, key = await council.key(Role.USER, user="anna")
+    async with council.client(key) as client:
+        assert (await client.get("/v1/usage")).json()["user"]["name"] == "anna"
 
 
 # ---- faults of the store

@@ -1,9 +1,10 @@
-"""What is used stands in the books, however a request or the appliance ends: engine and books agree."""
+"""What is used stands in the books, however a request or the appliance ends: engine, books and audit log agree."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 from appliance.accounts.store import Store
+from appliance.audit.verifier import verify
 from tests.fakes.house import House, Running, until
 
 Start = Callable[..., Running]
@@ -141,6 +143,8 @@ class Load:
         self._random = random.Random(seed)  # noqa: S311 - repeatable, and no secret
         self.answered = Sums(0, 0, 0)
         """Of answers that came to their end."""
+        self.heard: set[str] = set()
+        """The ids of requests of whose answer anything came."""
 
     async def until_killed(self, after: float) -> None:
         async with self._running.async_client() as client:
@@ -157,7 +161,9 @@ class Load:
             body = chat(f"some words tokens={self._random.randint(1, 20)} gap=0.002", stream=stream)
             if stream:
                 body["stream_options"] = {"include_usage": True}
-            answer = await client.post(CHAT, json=body)
+            async with client.stream("POST", CHAT, json=body) as answer:
+                self.heard.add(answer.headers["x-request-id"])
+                await answer.aread()
             assert answer.status_code == 200, answer.text
             if stream:
                 events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
@@ -176,6 +182,16 @@ class Load:
 CALLERS = 16
 MOST_IN_FLIGHT = Sums(CALLERS, CALLERS * 512, CALLERS * 30)
 """What the callers' requests can be reserved at: the context length, and `max_tokens`."""
+
+
+def intended(house: House) -> set[str]:
+    """The ids of all requests of which the audit log holds an intent."""
+    found = set()
+    for file in (house.state / "audit").glob("*.jsonl*"):
+        lines = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        records = [json.loads(line) for line in lines.splitlines() if b'"kind":"intent"' in line]
+        found |= {record["body"]["request"] for record in records}
+    return found
 
 
 async def kill(house: House, start: Start, times: int) -> None:
@@ -197,11 +213,14 @@ async def kill(house: House, start: Start, times: int) -> None:
         assert answered.prompt <= new.prompt <= answered.prompt + MOST_IN_FLIGHT.prompt, where
         assert answered.completion <= new.completion <= answered.completion + MOST_IN_FLIGHT.completion, where
         assert new.unsettled <= CALLERS, where
+        assert load.heard <= intended(house), f"kill {number}: somebody heard what isn't on record"
+        checked = verify(house.state / "audit")
+        assert checked.genuine, f"kill {number}: {checked}"
     engines, ours = computed(house), booked(house)
     assert engines.completion <= ours.completion <= engines.completion + times * MOST_IN_FLIGHT.completion
 
 
-async def test_killed_in_mid_load_the_books_hold_all_that_was_answered(house: House, start: Start) -> None:
+async def test_killed_in_mid_load_books_and_log_hold_all_that_was_answered(house: House, start: Start) -> None:
     house.card("tiny")
     house.serve("chat", "tiny")
     await kill(house, start, 3)

@@ -46,6 +46,14 @@ class Database(ABC):
     def was_lost(self, error: Exception) -> bool:
         """Whether the connection had ended before the statement came."""
 
+    @abstractmethod
+    def scrub(self) -> None:
+        """Leave nothing of what was deleted in the files, as far as that is in our hands."""
+
+    @abstractmethod
+    def wipe(self) -> None:
+        """Before the last connection is closed: leave nothing in files that are removed then. Never fails."""
+
     def passes(self, error: Exception) -> bool:
         """Whether it may be over by itself in a moment, such as a server that is being started."""
         return False

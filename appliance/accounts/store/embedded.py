@@ -17,7 +17,7 @@ from sqlalchemy.pool import QueuePool
 
 from appliance import state
 from appliance.accounts.entries import Event
-from appliance.accounts.store import rows, schema
+from appliance.accounts.store import rows, schema, scrub
 from appliance.accounts.store.database import Database
 from appliance.accounts.store.rows import Rows
 from appliance.accounts.store.upsert import adding, columns, replacing
@@ -35,6 +35,7 @@ class Embedded(Database):
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "accounts.db"
+        self._log = folder / "accounts.db-wal"
         # without a pool that is named, a URL that names no file gets one that closes the connections of other threads
         super().__init__(
             create_engine("sqlite+pysqlite://", creator=self._connect, poolclass=QueuePool, hide_parameters=True)
@@ -74,6 +75,22 @@ class Embedded(Database):
                 new.append(rows.event(row))
         return new
 
+    def scrub(self) -> None:
+        """Write all pages anew, and overwrite the log that holds the old ones. Others wait meanwhile."""
+        with self.explained():
+            done = scrub.scrub(self._connect, self._file, self._log)
+        if not done:
+            raise BooksUnavailable(
+                f"{self._log} still holds what was deleted, since another program reads the database: end it, "
+                "such as a backup or an `sqlite3` shell, and try again",
+                code="books_unavailable",
+            )
+
+    def wipe(self) -> None:
+        """Overwrite the log, which SQLite removes when the last connection is closed."""
+        with contextlib.suppress(sqlite3.Error, OSError):  # in use by others, who do so when they close, or gone
+            scrub.wipe(self._connect, self._log)
+
     def why(self, error: Exception) -> str:
         """By SQLite's code for it."""
         cause = error.orig if isinstance(error, DBAPIError) else error
@@ -103,7 +120,8 @@ class Embedded(Database):
             self._file, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         try:
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY"):
+            # what is deleted is overwritten: a page that is left half empty still held the names of persons
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY", "secure_delete = ON"):
                 connection.execute(f"PRAGMA {pragma}")
         except BaseException:
             connection.close()

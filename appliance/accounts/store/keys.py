@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, update
@@ -59,6 +60,16 @@ def revoke(connection: Connection, key_id: str, at: float) -> bool:
     if done:
         _changed(connection)
     return bool(done)
+
+
+def forget(connection: Connection, ids: Collection[str], at: float) -> int:
+    """Let nothing say any more whose these keys were, nor what for; they end `at` the latest. How many there were."""
+    done = connection.execute(
+        update(keys).where(keys.c.id.in_(ids)).values(user=None, name="", revoked=func.coalesce(keys.c.revoked, at))
+    ).rowcount
+    if done:
+        _changed(connection)
+    return done
 
 
 def require_text(record: KeyRecord) -> None:

@@ -47,7 +47,7 @@ def rows_of(changes: Changes, appliance: str) -> Rows:
             for ((kind, name), span, start), b in changes.balances.items()
         ],
         [(str(kind), name, str(unit), each.level, each.at) for ((kind, name), unit), each in changes.levels.items()],
-        [_reservation(each, appliance) for each in opened],
+        [of_reservation(each, appliance) for each in opened],
         changes.closed,
         [
             (*key, used.requests, used.prompt_tokens, used.completion_tokens, used.nanoeuros, used.unsettled)
@@ -57,7 +57,8 @@ def rows_of(changes: Changes, appliance: str) -> Rows:
     )
 
 
-def _reservation(entry: Reservation, appliance: str) -> Row:
+def of_reservation(entry: Reservation, appliance: str) -> Row:
+    """For `reservations`."""
     want = entry.want
     return (
         appliance,
@@ -71,13 +72,14 @@ def _reservation(entry: Reservation, appliance: str) -> Row:
         want.completion_tokens,
         want.stepped_down,
         entry.nanoeuros,
-        _json_of(entry.accounts),
+        json_of(entry.accounts),
         entry.opened,
     )
 
 
 @lru_cache(maxsize=4096)  # the same people ask all day, and this is the dearest part of a reservation
-def _json_of(accounts: tuple[Account, ...]) -> str:
+def json_of(accounts: tuple[Account, ...]) -> str:
+    """As they stand in `reservations`."""
     return json.dumps(accounts)
 
 

@@ -21,7 +21,7 @@ from appliance.accounts.entries import (
     Used,
 )
 from appliance.accounts.keys import KeyRecord
-from appliance.accounts.store import books, keys, leftovers, rows, usage
+from appliance.accounts.store import books, keys, leftovers, persons, rows, usage
 from appliance.accounts.store.earlier import take_over
 from appliance.accounts.store.embedded import Embedded
 from appliance.accounts.store.rows import rows_of
@@ -74,8 +74,10 @@ class Store:
         """
         return cls(Shared(settings, password, socket, ca))
 
-    def close(self) -> None:
-        """Close all connections."""
+    def close(self, *, last: bool = False) -> None:
+        """Close all connections. `last`: nobody else has the store open, so its log of writes goes, overwritten."""
+        if last:
+            self._database.wipe()
         self._database.close()
 
     # Keys (appliance/accounts/keys.py, KeyStore)
@@ -106,6 +108,29 @@ class Store:
         """Note that the key opens no more. False: no such key. One that is revoked keeps its first `revoked`."""
         with self._database.changing() as connection:
             return keys.revoke(connection, id, at)
+
+    # Persons
+
+    def revoke_all(self, scope: Scope, at: float) -> set[str]:
+        """Let no key of a user, or no key of that id, open any more. The ids of all keys that ever asked for them."""
+        with self._database.changing() as connection:
+            found = persons.key_ids(connection, scope)
+            for each in found:
+                keys.revoke(connection, each, at)
+        return found
+
+    def forget(self, scope: Scope, at: float) -> int:
+        """Forget a user, or a key that is nobody's. Keys stay with their id, role and times, and end `at` the latest.
+
+        What was used counts for its team, use case and model as before. Returns how many rows were changed or removed.
+        In the embedded store no file holds the name when this returns; raises `BooksUnavailable` also where that
+        can't be brought about. Then, and after a crash, call it again.
+        """
+        with self._database.changing() as connection:
+            named, changes = persons.forget(connection, scope, at)
+            self._database.put(connection, rows_of(changes, self._appliance), self._appliance)
+        self._database.scrub()
+        return named
 
     # Books
 

@@ -115,6 +115,20 @@ def described(record: KeyRecord) -> dict[str, Any]:
     }
 
 
+def terms(key: KeyOrder | KeyRecord) -> dict[str, Any]:
+    """What a key lets its holder do, as it goes on record: nothing that says who that is, as its name could."""
+    told: dict[str, Any] = {
+        "role": str(key.role),
+        "service_class": str(key.service_class),
+        "team": key.team,
+        "use_cases": sorted(key.use_cases),
+        "expires": _written(key.expires),
+    }
+    if key.allowance is not None:  # as text: records hold no fractions
+        told["allowance"] = {name: str(value) for name, value in key.allowance.model_dump(exclude_none=True).items()}
+    return {name: value for name, value in told.items() if value}
+
+
 def _written(seconds: float | None) -> str | None:
     if seconds is None:
         return None

@@ -1,19 +1,9 @@
-"""Logs and metrics. Neither ever holds a prompt, an answer, a personal name or a key."""
+"""What Prometheus reads."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import json
-import logging
-import logging.handlers
-import os
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import TextIOWrapper
-from pathlib import Path
 from typing import Protocol
 
 from prometheus_client import (
@@ -27,40 +17,11 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from appliance.core import Caller, Request, Usage
-from appliance.errors import Refused
+from appliance.core import Request
+from appliance.observe.record import Record
 
-_LOG_BYTES = 64 * 2**20
-_FLUSH_SECONDS = 0.5
 _FAST = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5)
 _SLOW = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300)
-
-
-class Record:
-    """What is measured of one request while it runs. Times are `time.perf_counter` seconds."""
-
-    __slots__ = ("_gaps", "began", "dispatched", "first", "last", "outcome", "request", "status", "usage")
-
-    def __init__(self, request: Request, gaps: Histogram) -> None:
-        self.request = request
-        self.began = time.perf_counter()
-        self.first = 0.0
-        self.last = 0.0
-        self.status = 500
-        self.outcome = "failed"
-        self.dispatched = False
-        """Whether an engine was asked and did not refuse."""
-        self.usage = Usage()
-        self._gaps = gaps
-
-    def token(self) -> None:
-        """Tokens have just passed to the caller."""
-        now = time.perf_counter()
-        if self.last:
-            self._gaps.observe(now - self.last)
-        else:
-            self.first = now
-        self.last = now
 
 
 class Observed(Protocol):
@@ -139,6 +100,36 @@ class _BooksCollector(Collector):
         )
 
 
+class _AuditCollector(Collector):
+    def __init__(self, describe: Callable[[], Mapping[str, float]]) -> None:
+        self._describe = describe
+
+    def collect(self) -> Iterator[Metric]:
+        now = self._describe()
+        yield GaugeMetricFamily("appliance_audit_well", "1 while the audit log takes records.", value=now["well"])
+        yield CounterMetricFamily("appliance_audit_records", "Records in the audit log.", value=now["records"])
+        yield GaugeMetricFamily("appliance_audit_waiting", "Records that are not on disk yet.", value=now["waiting"])
+        yield CounterMetricFamily(
+            "appliance_audit_failures", "Attempts to write to the audit log that failed.", value=now["failures"]
+        )
+        yield GaugeMetricFamily(
+            "appliance_audit_unsigned_seconds", "Age of the oldest record that no checkpoint signs.",
+            value=now["checkpoint_age_seconds"],
+        )  # fmt: skip
+
+
+class _OutwardCollector(Collector):
+    def __init__(self, describe: Mapping[str, Callable[[], Mapping[str, float]]]) -> None:
+        self._describe = describe
+
+    def collect(self) -> Iterator[Metric]:
+        for name, describe in self._describe.items():
+            for what, value in describe().items():
+                yield GaugeMetricFamily(
+                    f"appliance_audit_{name}_{what}", "What appliance/audit tells of it; docs/audit.md.", value=value
+                )
+
+
 @dataclass(frozen=True, slots=True)
 class _Labelled:
     """The metrics of one operation on one model."""
@@ -202,6 +193,14 @@ class Metrics:
         """Show with each scrape how the books are, as `Bookkeeper.describe` tells."""
         self.registry.register(_BooksCollector(describe))
 
+    def watch_audit(self, describe: Callable[[], Mapping[str, float]]) -> None:
+        """Show with each scrape how the audit log is, as `Journal.describe` tells."""
+        self.registry.register(_AuditCollector(describe))
+
+    def watch_outward(self, describe: Mapping[str, Callable[[], Mapping[str, float]]]) -> None:
+        """Show with each scrape how shipping and timestamps are, as they themselves tell."""
+        self.registry.register(_OutwardCollector(describe))
+
     def open(self, request: Request) -> Record:
         """Begin to measure a request."""
         return Record(request, self._of(request).gaps)
@@ -210,7 +209,7 @@ class Metrics:
         """Count what a request took, however it ended."""
         labelled = self._of(record.request)
         self.requests.labels(record.request.model, record.request.operation.name, record.outcome).inc()
-        labelled.seconds.observe(time.perf_counter() - record.began)
+        labelled.seconds.observe(record.ended - record.began)
         if record.first:
             labelled.first_token.observe(record.first - record.began)
         labelled.prompt.inc(record.usage.prompt_tokens)
@@ -232,112 +231,3 @@ class Metrics:
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
-
-
-class _Rotating(logging.handlers.RotatingFileHandler):
-    """Writes through no link, neither as the file nor as its folder: one may have been planted to lead elsewhere."""
-
-    def _open(self) -> TextIOWrapper:
-        return os.fdopen(_open_plain(Path(self.baseFilename)), "a", encoding=self.encoding)
-
-
-def _open_plain(path: Path) -> int:
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.open(path.name, flags, 0o600, dir_fd=folder)
-    finally:
-        os.close(folder)
-    if os.fstat(file).st_nlink != 1:
-        os.close(file)
-        raise OSError(errno.EMLINK, "has more than one name; remove it", str(path))
-    return file
-
-
-class AccessLog:
-    """One JSON line per request, in a file that rotates at 64 MiB.
-
-    Lines are written twice a second: a write for each request would take longer than making the line. What
-    must not be lost belongs in the audit log, not here.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._handler = _Rotating(folder / "requests.log", maxBytes=_LOG_BYTES, backupCount=8, encoding="utf-8")
-        self._lines: list[str] = []
-
-    def write(self, record: Record) -> None:
-        """Note how a request went."""
-        now = time.perf_counter()
-        request = record.request
-        self._add(
-            {
-                "time": round(time.time(), 3),
-                "request": request.id,
-                "key": request.caller.key_id,
-                "model": request.model,
-                "operation": request.operation.name,
-                "outcome": record.outcome,
-                "status": record.status,
-                "prompt_tokens": record.usage.prompt_tokens,
-                "completion_tokens": record.usage.completion_tokens,
-                "first_token_ms": round((record.first - record.began) * 1000, 1) if record.first else None,
-                "total_ms": round((now - record.began) * 1000, 1),
-            }
-        )
-
-    def refused(self, id_: str, caller: Caller | None, operation: str | None, refusal: Refused) -> None:
-        """Note a request that was refused before it was known to be one for a model."""
-        self._add(
-            {
-                "time": round(time.time(), 3),
-                "request": id_,
-                "key": caller.key_id if caller is not None else None,
-                "operation": operation,
-                "outcome": "refused",
-                "status": refusal.status,
-                "code": refusal.code,
-                "reason": refusal.reason,
-            }
-        )
-
-    def _add(self, line: dict[str, object]) -> None:
-        if not self._lines:
-            asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
-        self._lines.append(json.dumps(line))
-
-    def flush(self) -> None:
-        """Write the lines that wait."""
-        lines, self._lines = self._lines, []
-        if lines:
-            self._handler.emit(logging.LogRecord("requests", logging.INFO, "", 0, "\n".join(lines), None, None))
-
-    def close(self) -> None:
-        """Write what waits and close the file."""
-        self.flush()
-        self._handler.close()
-
-
-class _Plain(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        mark = {"WARNING": "! ", "ERROR": "✗ ", "CRITICAL": "✗ "}.get(record.levelname, "  ")
-        return f"{mark}{record.getMessage()}"
-
-
-def log_to(folder: Path, *, console: bool = True) -> None:
-    """Send the appliance's own log to `folder`/appliance.log with times, and to standard error without."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = _Rotating(folder / "appliance.log", maxBytes=16 * 2**20, backupCount=4, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    root = logging.getLogger("appliance")
-    root.setLevel(logging.INFO)
-    root.handlers = [file]
-    if console:
-        screen = logging.StreamHandler(sys.stderr)
-        screen.setLevel(logging.WARNING)
-        screen.setFormatter(_Plain())
-        root.handlers.append(screen)
-    root.propagate = False
-    # what the server would say of a request is said by us, without a traceback that could hold a prompt
-    server = logging.getLogger("uvicorn")
-    server.handlers, server.propagate = [logging.NullHandler()], False

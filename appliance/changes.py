@@ -1,0 +1,84 @@
+"""What of the config has changed, as it goes on record: without secrets, comments and the names of persons.
+
+Files are compared as they were understood, so that order of writing and comments, in which anything may stand, are
+no part of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from appliance import durable
+
+_SECRET = re.compile(r"(?:.*_)?(?:key|password|pepper|secret|token)")
+_PERSONS = ("accounts", "users")
+_MOST_BYTES = 64 * 1024
+"""Of a diff; what is over is cut."""
+
+
+def shown(config: bytes, pseudonym: Callable[[str], str]) -> str:
+    """The text of a config that is known to be right, as it may be kept and put on record.
+
+    Where a secret is found (`key: env.NAME`) stands a hash of that, so that a change shows, and in place of each
+    person under `accounts.users` the pseudonym.
+    """
+    plain = yaml.safe_load(config)
+    return yaml.safe_dump(_shown(plain, (), pseudonym), sort_keys=True, allow_unicode=True, width=10_000)
+
+
+def _shown(value: Any, at: tuple[str, ...], pseudonym: Callable[[str], str]) -> Any:
+    if isinstance(value, Mapping):
+        named = pseudonym if at == _PERSONS else str
+        return {named(str(name)): _shown(each, (*at, str(name)), pseudonym) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_shown(each, at, pseudonym) for each in value]
+    if at and isinstance(value, str) and _SECRET.fullmatch(at[-1]):
+        return f"hidden-{hashlib.sha256(value.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    return value
+
+
+def between(before: str, after: str) -> dict[str, Any]:
+    """What changed from one shown config to another, for a record; `before` is empty for the first one.
+
+    `sections`: those that differ, sorted. `diff`: unified; over 64 KiB it is cut, and `diff_bytes` says how long it
+    was.
+    """
+    old, new = yaml.safe_load(before) or {}, yaml.safe_load(after) or {}
+    told: dict[str, Any] = {"sections": sorted(name for name in old | new if old.get(name) != new.get(name))}
+    lines = difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), "old", "new")
+    whole = "".join(lines).encode("utf-8", "replace")
+    if len(whole) > _MOST_BYTES:
+        told["diff_bytes"] = len(whole)
+    return {**told, "diff": whole[:_MOST_BYTES].decode(errors="ignore")}
+
+
+class Applied:
+    """The config that was last in effect, as it is shown, in a file: so the next run, too, can tell what changed."""
+
+    def __init__(self, file: Path, pseudonym: Callable[[str], str]) -> None:
+        self._file = file
+        self._pseudonym = pseudonym
+
+    def changes(self, config: bytes) -> dict[str, Any]:
+        """What `config` changes: see `between`. Where the file is gone or unfit, all of it is new."""
+        try:
+            before = self._file.read_text()
+            before = before if isinstance(yaml.safe_load(before), dict) else ""
+        except (OSError, ValueError, yaml.YAMLError):
+            before = ""
+        return between(before, shown(config, self._pseudonym))
+
+    def keep(self, config: bytes) -> None:
+        """Note that `config` is in effect. Where that fails, the next change tells of this one, too."""
+        try:
+            durable.replace(self._file, shown(config, self._pseudonym).encode())
+        except OSError as cause:
+            logging.getLogger("appliance").warning("%s can't be written: %s", self._file, cause.strerror)

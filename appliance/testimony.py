@@ -1,0 +1,210 @@
+"""What of a request goes on record, and when: who asked what before it is dispatched, what became of it after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from appliance.audit.archive import Actor, Archive
+from appliance.audit.group import Ticket
+from appliance.audit.journal import Journal
+from appliance.audit.record import Kind
+from appliance.audit.subjects import Subject
+from appliance.config import Accounts
+from appliance.core import Caller, Reply, Request, Usage
+from appliance.engines.fleet import Served
+from appliance.errors import AuditUnavailable
+from appliance.observe import Record
+
+_STRANGERS_SECONDS = 60.0
+_WEIGHTS = 32
+"""Digits of the weights' SHA-256 in each record; the act that put the model into service has all of them."""
+_MOST_CONTENT = 4 * 2**20
+"""Bytes of a question, and of an answer, that are stored where a use case stores content."""
+UNCLASSIFIED = "unclassified"
+"""The data class of every request as long as nothing classifies: such requests never leave the house."""
+
+
+class Testimony:
+    """Writes the records of requests. No text of a caller's or a model's stands in them, but where it is stored."""
+
+    def __init__(self, archive: Archive, accounts: Accounts, policy: str) -> None:
+        """`policy` is the version of the config that is in effect: the first digits of its SHA-256."""
+        self.accounts = accounts
+        self.policy = policy
+        self._archive = archive
+        self._strangers: Counter[str] = Counter()
+        self._counting: asyncio.TimerHandle | None = None
+
+    def require(self) -> None:
+        """Raise `AuditUnavailable` while nothing can be put on record."""
+        self._archive.journal.require()
+
+    def intent(self, request: Request, served: Served) -> Intent:
+        """Put on record that `served` is about to answer, which it may as soon as that is kept.
+
+        Raises `AuditUnavailable`: then the request may not run.
+        """
+        caller = request.caller
+        body: dict[str, Any] = {
+            **self._archive.caller(caller),
+            "class": UNCLASSIFIED,
+            "found": {},
+            "model": request.model,
+            "most_tokens": request.most_prompt_tokens + request.most_completion_tokens,
+            "operation": request.operation.name,
+            "policy": self.policy,
+            "request": request.id,
+            "route": "local" if served.engine is not None else "house",
+            "stream": request.stream,
+        }
+        if served.engine is not None:
+            body["weights"] = served.engine.spec.fingerprint[:_WEIGHTS]
+        subject = None
+        if request.use_case is not None:
+            body["use_case"] = request.use_case
+            terms = self.accounts.use_cases.get(request.use_case)
+            if terms is not None:
+                if terms.purpose is not None:
+                    body["purpose"] = terms.purpose
+                if terms.store_content:
+                    subject = self._archive.subjects.of(Actor.of(caller).name)
+        journal = self._archive.journal
+        intent = Intent(journal, journal.write(Kind.INTENT, body))
+        if subject is not None:
+            intent.store(subject, request.payload)
+        return intent
+
+    def refusal(self, id_: str, caller: Caller | None, operation: str | None, status: int, code: str | None) -> None:
+        """Put on record that somebody known was refused; of strangers, how many in a minute. Never waits or raises."""
+        if caller is None:
+            self._strange(code or "other")
+            return
+        # a flood while nothing can be written isn't kept in memory: the journal counts it
+        with contextlib.suppress(AuditUnavailable):
+            body = {**self._archive.caller(caller), "request": id_, "status": status}
+            if code is not None:
+                body["code"] = code
+            if operation is not None:
+                body["operation"] = operation
+            self._archive.journal.write(Kind.REFUSAL, body)
+
+    def close(self) -> None:
+        """Put on record the strangers that haven't been yet."""
+        if self._counting is not None:
+            self._counting.cancel()
+            self._tell_strangers()
+
+    def _strange(self, code: str) -> None:
+        self._strangers[code] += 1
+        if self._counting is None:
+            self._counting = asyncio.get_running_loop().call_later(_STRANGERS_SECONDS, self._tell_strangers)
+
+    def _tell_strangers(self) -> None:
+        counts, self._strangers, self._counting = dict(self._strangers), Counter(), None
+        self._archive.journal.note(Kind.STRANGERS, {"counts": counts, "seconds": int(_STRANGERS_SECONDS)})
+
+
+class Intent:
+    """What is on record of a request that is about to be answered, until its outcome is."""
+
+    __slots__ = ("_copied", "_journal", "_subject", "_ticket", "seq")
+
+    def __init__(self, journal: Journal, ticket: Ticket) -> None:
+        self.seq = ticket.seq
+        self._journal = journal
+        self._ticket = ticket
+        self._subject: Subject | None = None
+        self._copied: Copied | None = None
+
+    def store(self, subject: Subject, asked: bytes) -> None:
+        """Keep what is asked and answered, encrypted under the key of `subject`. Raises `AuditUnavailable`."""
+        self._subject = subject
+        self._ticket = self._journal.write(Kind.CONTENT, _content(self.seq, subject, "asked", asked))
+
+    async def kept(self) -> None:
+        """Return once it is on disk. Raises `AuditUnavailable`: then the request may not run."""
+        await self._ticket.kept()
+
+    def heard(self, reply: Reply) -> Reply:
+        """`reply`, listened to where the answer is stored."""
+        if self._subject is None:
+            return reply
+        self._copied = Copied(reply)
+        return self._copied
+
+    def outcome(self, record: Record, usage: Usage, nanoeuros: int) -> None:
+        """Put on record what became of it. Never waits, never raises."""
+        if self._subject is not None and self._copied is not None:
+            self._journal.note(Kind.CONTENT, _content(self.seq, self._subject, "answered", self._copied.content))
+        began = record.began
+        body = {
+            "completion_tokens": usage.completion_tokens,
+            "intent": self.seq,
+            "nanoeuros": nanoeuros,
+            "outcome": record.outcome,
+            "prompt_tokens": usage.prompt_tokens,
+            "status": record.status,
+            "total_ms": _ms(record.ended - began),
+            "wait_ms": _ms(record.turned - began),
+        }
+        if record.first:
+            body["first_token_ms"] = _ms(record.first - began)
+        if record.finish is not None:
+            body["finish"] = record.finish
+        if record.code is not None:
+            body["code"] = record.code
+        self._journal.note(Kind.OUTCOME, body)
+
+
+class Copied:
+    """A `Reply` that passes all on and keeps the beginning of it, for use cases that store content."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._kept = bytearray()
+
+    @property
+    def content(self) -> bytes:
+        """What has passed; the beginning of it, where it was very much."""
+        return bytes(self._kept)
+
+    def note(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """As the reply does."""
+        self._reply.note(headers)
+
+    async def whole(self, body: bytes) -> None:
+        """As the reply does."""
+        self._keep(body)
+        await self._reply.whole(body)
+
+    async def begin(self) -> None:
+        """As the reply does."""
+        await self._reply.begin()
+
+    async def frames(self, data: bytes) -> None:
+        """As the reply does."""
+        self._keep(data)
+        await self._reply.frames(data)
+
+    async def end(self) -> None:
+        """As the reply does."""
+        await self._reply.end()
+
+    def _keep(self, data: bytes) -> None:
+        if len(self._kept) <= _MOST_CONTENT:  # one byte more at least shows that it was cut
+            self._kept += data
+
+
+def _content(intent: int, subject: Subject, part: str, content: bytes) -> dict[str, Any]:
+    body: dict[str, Any] = {"intent": intent, "part": part, "subject": subject.pseudonym}
+    if len(content) > _MOST_CONTENT:
+        body["cut"] = True
+    return {**body, "sealed": subject.seal(content[:_MOST_CONTENT])}
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
