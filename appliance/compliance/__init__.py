@@ -1,1 +1,1 @@
-"""What compliance shows: who processes what for which purpose, what is proven, and what went wrong."""
+"""The compliance report: what an auditor, a data protection officer and a works council want to see of a month."""

@@ -1,0 +1,69 @@
+"""The models that the config serves, as their cards and the records of their weights describe them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from appliance.config import Config, RemoteModel
+from appliance.errors import CardInvalid, WeightsInvalid
+from appliance.weights import manifest
+from appliance.weights.card import Card, Source, load_card
+
+WEIGHTS = 32
+"""Digits of the weights' fingerprint that each record of a request tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Factsheet:
+    """A model: by `card`, or on a server at `endpoint`; `trouble` says why neither is known."""
+
+    name: str
+    folder: str = ""
+    card: Card | None = None
+    source: str = ""
+    context_length: int | None = None
+    weights: str = ""
+    """Fingerprint of all files of the weights, 64 hexadecimal digits; empty where they aren't prepared."""
+    files: int = 0
+    bytes: int = 0
+    endpoint: str = ""
+    upstream: str = ""
+    trouble: str = ""
+
+
+def factsheets(config: Config) -> list[Factsheet]:
+    """One for each public name."""
+    return list(_factsheets(config))
+
+
+def _factsheets(config: Config) -> Iterator[Factsheet]:
+    for name, model in config.settings.models.items():
+        if isinstance(model, RemoteModel):
+            upstream = model.upstream_model or name
+            yield Factsheet(name, endpoint=model.endpoint, upstream=upstream, context_length=model.context_length)
+            continue
+        folder = config.models_folder / model.card
+        try:
+            card = load_card(folder)
+        except CardInvalid as invalid:
+            yield Factsheet(name, model.card, trouble=str(invalid).splitlines()[0])
+            continue
+        length = model.context_length or card.context_length
+        try:
+            record = manifest.read(folder / "weights")
+        except WeightsInvalid:
+            yield Factsheet(name, model.card, card, _source(card.source), length)
+            continue
+        fingerprint = hashlib.sha256(record.model_dump_json().encode()).hexdigest()
+        size = sum(file.bytes for file in record.files.values())
+        yield Factsheet(name, model.card, card, _source(card.source), length, fingerprint, len(record.files), size)
+
+
+def _source(source: Source) -> str:
+    if source.package is not None:
+        return f"{source.package.requirement}: {source.package.file}"
+    if source.mirror is not None:
+        return source.mirror.url
+    return source.folder or ""
