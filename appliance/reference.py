@@ -18,8 +18,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from appliance.accounts.roles import PERMISSIONS
-from appliance.api import admin, usage
+from appliance.api import admin, audit, lookup, usage
 from appliance.api.routes import MODEL_ROUTES, ROUTES
+from appliance.audit import table
 from appliance.config import SecretReference, Settings
 from appliance.weights.card import Card
 
@@ -97,6 +98,23 @@ budgets that were used to 70, 90 or 100 %, newest first (`at`, `holder`, `name`,
 
 """
 
+_AUDIT_INTRO = """\
+## Audit
+
+[audit.md](audit.md#look-something-up) tells how to look something up. GET `/admin/audit` answers with `data`, records
+as they stand in the log, `has_more`, and `next`: what to give as `after` for the next page. A page is given out after
+so much of the log, too, so it may hold few records, or none, and have a `next`. GET `/admin/audit/export` answers with
+a file: the lines of the log as they are, or a table. GET `/admin/audit/status` has `records`, `head` (the hash of the
+newest), `checkpoint`, `fingerprint`, `well`, `failures`, `waiting`, `unsigned_seconds`, `retention`, `holds` (null
+while they are not known), `holds_known` and `works_council`. Reads and exports are put on record before they are
+answered. What is sealed stays sealed.
+
+A reveal has `id`, `subject`, `reason`, `state` (`asked`, `approved`), `asked`, `asked_by`, `approved`, `approved_by`,
+`expires`; once it is approved, GET `/admin/audit/reveals/{id}` has the `name` for the two. Who they are is told by
+`role` and pseudonym.
+
+"""
+
 
 def schema() -> str:
     """The JSON schema of the config."""
@@ -141,6 +159,19 @@ def api() -> str:
     lines += [f"| `{name}` | {about} |" for name, about in usage.SUMS_PARAMETERS.items()]
     lines += ["", "| parameter of `/admin/events` | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {about} |" for name, about in usage.EVENTS_PARAMETERS.items()]
+    lines += ["", _AUDIT_INTRO.rstrip(), "", "| parameter of `/admin/audit` | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {about} |" for name, about in lookup.LIST_PARAMETERS.items()]
+    columns = ", ".join(f"`{name}`" for name in table.COLUMNS)
+    lines += [
+        "",
+        "`/admin/audit/export` takes all but the last three of them, and:",
+        "",
+        "| parameter | meaning |",
+        "|---|---|",
+    ]
+    lines += [f"| `format` | {lookup.EXPORT_PARAMETERS['format']} |", "", f"Columns of the CSV: {columns}."]
+    for body in audit.BODIES:
+        lines += ["", f"### {(body.__doc__ or '').rstrip('.')}", "", *_fields(body)]
     return "\n".join(lines) + "\n"
 
 

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "docker": "needs a Docker engine; tests/deploy builds the image and starts it",
     "buildah": "tests/deploy builds the image",
     "kubectl": "needs a cluster; tests/deploy holds the manifests to their schemas",
+    **dict.fromkeys(("openssl", "sed"), "tests/journeys/test_timestamping.py runs the page's own lines"),
     "nft": "tests/deploy loads the rules in a network of its own",
     **dict.fromkeys(("nsenter", "setpriv"), "looks at an installed service; tests/deploy does so with its own"),
     **dict.fromkeys(("cp", "cut", "mv", "sha256sum", "tar"), "tests/bundle unpacks, installs and upgrades"),

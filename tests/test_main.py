@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from appliance.__main__ import main
+from appliance.commands.keys import LIMITS
 from appliance.config import Allowance
-from appliance.key_commands import LIMITS
 from tests.fakes.house import ROOT, House, Running, until
 from tests.fakes.people import SOMEBODY, as_somebody
 

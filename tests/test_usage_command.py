@@ -7,6 +7,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ from appliance.__main__ import WRONG_INPUT, main
 from appliance.accounts.entries import NANO, Account, Balance, Changes, Kind, Scope, Span, UsageKey, Used
 from appliance.accounts.keys import KeyRecord
 from appliance.accounts.store import Store
+from appliance.audit.subjects import Subjects
 from appliance.config import Allowance
 
 USED = {
@@ -31,15 +33,31 @@ def config(tmp_path: Path) -> Path:
     allowance = Allowance(tokens_per_month=1_000_000)
     store.add_key(KeyRecord("key_1", b"1", "Anna's laptop", 0.0, "host", user="anna", allowance=allowance))
     month = {kind: Account(Scope(kind, name), Span.MONTH, "2026-11-01")
-             for kind, name in ((Kind.TEAM, "sales"), (Kind.KEY, "key_1"))}  # fmt: skip
+             for kind, name in ((Kind.TEAM, "sales"), (Kind.KEY, "key_1"), (Kind.USER, "anna"))}  # fmt: skip
     store.commit(Changes(used=USED, balances={each: Balance(2_348_678, 4 * NANO) for each in month.values()}))
     store.close()
     teams = {"sales": {"tokens_per_month": 3_000_000, "euros_per_month": 100}}
     prices = {"models": {"chat": {"prompt_euros_per_million": 1, "completion_euros_per_million": 1}}}
     settings = {"state": ".", "models": {"chat": {"card": "tiny"}}, "accounts": {"teams": teams, "prices": prices}}
-    file = tmp_path / "appliance.yaml"
-    file.write_text(yaml.safe_dump(settings))
+    return written(tmp_path, settings, works_council=False)
+
+
+def written(folder: Path, settings: dict[str, Any], *, works_council: bool) -> Path:
+    file = folder / "appliance.yaml"
+    file.write_text(yaml.safe_dump(settings | {"audit": {"works_council": works_council}}))
     return file
+
+
+@pytest.fixture
+def pseudonymous(config: Path) -> tuple[Path, str]:
+    """The same in works-council mode, and Anna's pseudonym."""
+    subjects = Subjects.open(config.parent / "audit-keys")
+    pseudonym = subjects.of("anna").pseudonym
+    subjects.close()
+    settings = yaml.safe_load(config.read_text())
+    settings["accounts"]["each_key"] = {"tokens_per_month": 10}
+    settings["accounts"]["users"] = {"anna": {"tokens_per_month": 4_697_356}}
+    return written(config.parent, settings, works_council=True), pseudonym
 
 
 def shown(capsys: pytest.CaptureFixture[str], config: Path, *options: str) -> str:
@@ -50,7 +68,7 @@ def shown(capsys: pytest.CaptureFixture[str], config: Path, *options: str) -> st
 def test_teams_are_shown_with_the_share_of_the_budget_that_is_used_most(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    title, _, head, sales, none, total = shown(capsys, config).splitlines()
+    title, _, head, none, sales, total = shown(capsys, config).splitlines()
     assert title == "2026-11, days of Europe/Berlin"
     assert head.split("  ")[-1] == "of the month's budget"
     assert re.fullmatch(r" +sales +1,200 +2,345,678 +3,000 +4\.00  █{9}░{3}  78 %", sales)
@@ -61,6 +79,45 @@ def test_teams_are_shown_with_the_share_of_the_budget_that_is_used_most(
 def test_a_key_is_shown_with_whose_it_is_and_its_own_budget(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, _, _, first, *_ = shown(capsys, config, "--by", "key").splitlines()
     assert re.search(r"key_1 .* Anna's laptop +█{12} 234 %$", first)
+
+
+def test_rows_stand_by_name_and_never_by_amount(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store.sqlite(config.parent)
+    amounts = {"dora": 5, "anna": 1, "emil": 9, "ben": 7}
+    for name, tokens in amounts.items():
+        store.commit(Changes(used={UsageKey("2025-01-02", name, name, name, "", "chat"): Used(1, tokens, 0, 0, 0)}))
+    store.close()
+    for by in ("user", "team", "key", "user,model"):
+        assert main(["usage", "--config", str(config), "--month", "2025-01", "--by", by]) == 0
+        names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[3:-1]]
+        assert names == sorted(amounts), by
+
+
+def test_in_works_council_mode_persons_are_pseudonyms_and_their_keys_are_the_person(
+    pseudonymous: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, anna = pseudonymous
+    for by in ("user", "key", "day,user", "team,key,user"):
+        for form in ((), ("--json",), ("--csv",)):
+            out = shown(capsys, config, "--by", by, *form)
+            assert anna in out
+            assert not re.search("anna|key_1", out, re.IGNORECASE), by
+    user = next(line for line in shown(capsys, config, "--by", "user").splitlines() if anna in line)
+    assert user.endswith(" 50 %"), "of the person's budget"
+    _, _, _, key_2, key_1, _ = shown(capsys, config, "--by", "key").splitlines()
+    assert key_1.split()[0] == anna
+    assert "%" not in key_1, "a person's keys have no one budget"
+    assert key_2.split()[0] == "key_2"
+
+
+def test_whom_the_key_store_doesnt_know_is_a_person_without_pseudonym(
+    pseudonymous: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, _ = pseudonymous
+    (config.parent / "audit-keys" / "subjects").unlink()
+    (anna,) = (row for row in json.loads(shown(capsys, config, "--by", "user", "--json"))["data"] if row["user"])
+    assert (anna["user"], anna["requests"]) == ("person without pseudonym", 1200)
+    assert not (config.parent / "audit-keys" / "subjects").exists(), "who only looks makes none"
 
 
 def test_unsettled_requests_are_a_column_if_there_are_any(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,14 +207,18 @@ class Ledger:
         `fingerprint` is the key's, as noted elsewhere. Writes nothing, so that a copy can be checked anywhere.
         """
         try:
-            with self._shared():
-                found = audit(self._folder, self._newest)
+            found = self.audit()
         except OSError as error:
             return [f"{error.filename or self._folder}: {error.strerror}"]
         faults = [*found.faults, *found.unfinished]
         if fingerprint and found.last and not found.last.signed_by(fingerprint):
             faults.append(f"the newest reports are signed by {found.last.fingerprint}, not by the key that you named")
         return faults or ([] if found.entries else [f"there is no report in {self._folder}"])
+
+    def audit(self) -> Audit:
+        """Every line there is, checked, and what stands against the chain. Raises OSError."""
+        with self._shared():
+            return audit(self._folder, self._newest)
 
     def standing(self, newest: int = 50, known: tuple[int, str] | None = None) -> Check:
         """Whether about the `newest` reports are whole and in order, as one of a verification's own checks.

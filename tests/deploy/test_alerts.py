@@ -24,6 +24,7 @@ ALERTS = {
         "ApplianceBudgetUsedUp": "warning",
         "ApplianceOverloaded": "warning",
     },
+    "audit": {"ApplianceAuditNotWritten": "critical", "ApplianceAuditNotSigned": "warning"},
 }
 METRICS = {
     "egress": {
@@ -32,6 +33,7 @@ METRICS = {
         "appliance_egress_verified_timestamp_seconds",
     },
     "accounts": {"appliance_books_well", "appliance_refusals_total"},
+    "audit": {"appliance_audit_well", "appliance_audit_unsigned_seconds"},
 }
 """What the rules of a page of docs ask for."""
 
@@ -60,12 +62,15 @@ def test_they_ask_for_metrics_that_docs_promise_and_each_has_a_case(page: str) -
         assert re.search(rf"alertname: {name}\s+exp_alerts:\s", cases), f"no case in which {name} fires"
 
 
-def test_the_appliance_has_the_metrics_of_the_accounts() -> None:
+def test_the_appliance_has_the_metrics_of_accounts_and_audit() -> None:
     metrics = Metrics()
+    metrics.watch_audit(
+        lambda: {"well": 1.0, "records": 9.0, "waiting": 0.0, "failures": 0.0, "checkpoint_age_seconds": 1.0}
+    )
     metrics.watch_books(lambda: {"well": 1.0, "waiting": 0.0, "failures": 0.0})
     metrics.refusals.labels("budget_exceeded").inc()
     shown = metrics.render().decode()
-    for name in METRICS["accounts"]:
+    for name in METRICS["accounts"] | METRICS["audit"]:
         assert re.search(rf"^{name}\b", shown, re.MULTILINE), name
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from appliance import commands, witness
+from appliance import witness
 from appliance.__main__ import main
+from appliance.commands import egress as commands
 from appliance.egress.ledger import Ledger
 from tests.egress import found
 from tests.fakes.house import House, Running, until

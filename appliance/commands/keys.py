@@ -1,4 +1,4 @@
-"""`appliance keys ...`: straight into the store, so it works whether the appliance runs or not.
+"""`appliance keys ...`: straight into the store, so it works whether the appliance runs or not; on record either way.
 
 Whoever may read the state folder, or has the password of the PostgreSQL, is the administrator.
 """
@@ -48,8 +48,9 @@ def create(options: argparse.Namespace) -> int:
     """Make a key and show it, once."""
     from appliance import config
     from appliance.accounts.registry import check
+    from appliance.acts import Tell, on_record
     from appliance.api.bodies.base import parse
-    from appliance.api.bodies.keys import NewKey
+    from appliance.api.bodies.keys import NewKey, terms
 
     loaded = config.load(options.config)
     names = [*(name for name, _ in LIMITS), "at_limit", "step_down_to"]
@@ -61,8 +62,14 @@ def create(options: argparse.Namespace) -> int:
     }  # fmt: skip
     order = parse(NewKey, json.dumps(wanted).encode()).order(time.time())
     check(order, loaded.settings.accounts, loaded.settings.models)
-    with _registry(loaded) as registry:
+
+    def work(tell: Tell) -> tuple[KeyRecord, str]:
         record, key = registry.create(order)
+        tell(target=record.user, key=record.id)
+        return record, key
+
+    with _registry(loaded) as registry:
+        record, key = on_record(loaded, "keys.create", work, target=order.user, **terms(order))
     _show(options, loaded, record, key)
     return OK
 
@@ -89,15 +96,24 @@ def list_(options: argparse.Namespace) -> int:
 def rotate(options: argparse.Namespace) -> int:
     """Put a new key in the place of an old one, and show it once."""
     from appliance import config
+    from appliance.acts import Tell, on_record
     from appliance.api.bodies.base import parse
-    from appliance.api.bodies.keys import Rotation
+    from appliance.api.bodies.keys import Rotation, terms
 
     loaded = config.load(options.config)
     wanted = {"overlap_hours": options.overlap / 3600, "expires_in_days": _days(options.expires)}
     rotation = parse(Rotation, json.dumps(wanted).encode())
+    overlap = options.overlap
+
+    def work(tell: Tell) -> tuple[KeyRecord, str]:
+        record, key = registry.rotate(old.id, overlap, expires=expires)
+        tell(**terms(record))
+        return record, key
+
     with _registry(loaded) as registry, _teaching():
-        expires = rotation.ends(time.time())
-        record, key = registry.rotate(options.id, options.overlap, expires=expires)
+        old, expires = registry.find(options.id), rotation.ends(time.time())
+        about = {"overlap_seconds": round(overlap), **terms(old)}
+        record, key = on_record(loaded, "keys.rotate", work, target=old.user, key=old.id, **about)
     _show(options, loaded, record, key)
     return OK
 
@@ -105,10 +121,16 @@ def rotate(options: argparse.Namespace) -> int:
 def revoke(options: argparse.Namespace) -> int:
     """Let a key open nothing any more."""
     from appliance import config
-    from appliance.api.bodies.keys import described
+    from appliance.acts import Tell, on_record
+    from appliance.api.bodies.keys import described, terms
 
-    with _registry(config.load(options.config)) as registry, _teaching():
-        record = registry.revoke(options.id)
+    def work(_: Tell) -> KeyRecord:
+        return registry.revoke(old.id)
+
+    loaded = config.load(options.config)
+    with _registry(loaded) as registry, _teaching():
+        old = registry.find(options.id)
+        record = on_record(loaded, "keys.revoke", work, target=old.user, key=old.id, **terms(old))
     write(json.dumps(described(record)) if options.json else
           f"✓ {record.id} ({_whose(record)}) is revoked; every appliance refuses it within a second")  # fmt: skip
     return OK

@@ -6,16 +6,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.commands import OK, store_of, write
 
 if TYPE_CHECKING:
     from appliance.accounts.entries import Account, Balance, Used
+    from appliance.accounts.keys import KeyRecord
+    from appliance.accounts.persons import Persons
     from appliance.accounts.statement import By, Question, Row
     from appliance.accounts.terms import Terms
+    from appliance.config import Config
 
 _BAR = 12
 
@@ -51,9 +54,10 @@ def usage(options: argparse.Namespace) -> int:
     first = options.month or date.fromisoformat(Calendar(accounts.zone).at(time.time()).month)
     question, total = Question(*month_of(first), options.by), Used()
     with store_of(loaded) as store:
-        rows = [row for page in pages(store, question, total) for row in page]
         keys = store.keys()
-        held = _accounts(question, rows)
+        persons = _persons(loaded, keys)
+        rows = [row for page in pages(store, question, total, persons) for row in page]
+        held = _accounts(question, rows, persons)
         balances = store.balances(held.values()) if held else {}
     allowances = {record.id: record.allowance for record in keys if record.allowance is not None}
     if options.csv:
@@ -63,20 +67,55 @@ def usage(options: argparse.Namespace) -> int:
         write(json.dumps({**about, "data": rows, "total": figures(total)}, indent=1))
     else:
         shares = {name: _share(Terms(accounts, allowances), account, balances) for name, account in held.items()}
-        whose = {record.id: record.name or record.user or "" for record in keys}
+        named = [record for record in keys if persons.key(record.id, record.user) == record.id]
+        whose = {record.id: record.name or record.user or "" for record in named}
         write(_text(question, accounts.time_zone, rows, total, shares, whose))
     return OK
 
 
-def _accounts(question: Question, rows: Sequence[Row]) -> dict[str, Account]:
+def _persons(config: Config, keys: Iterable[KeyRecord]) -> Persons:
+    """How people are shown, with the pseudonyms that the appliance on this state folder has given them."""
+    from appliance.accounts.persons import Persons
+    from appliance.audit.subjects import pseudonyms
+
+    owners = {record.id: record.user for record in keys}
+    if not config.settings.audit.works_council:
+        return Persons(None, owners.get)
+    return Persons(_Asked(pseudonyms(config.state / "audit-keys")), owners.get, veiled=True)
+
+
+class _Person(NamedTuple):
+    name: str
+    pseudonym: str
+
+
+class _Asked:
+    """Those whose pseudonym was asked for."""
+
+    def __init__(self, pseudonym: Callable[[str], str | None]) -> None:
+        self._pseudonym = pseudonym
+        self._persons: dict[str, _Person] = {}
+
+    def known(self, name: str) -> _Person | None:
+        """Whoever has that name."""
+        found = self._pseudonym(name)
+        return self._persons.setdefault(found, _Person(name, found)) if found is not None else None
+
+    def find(self, pseudonym: str) -> _Person | None:
+        """Whoever has that pseudonym."""
+        return self._persons.get(pseudonym)
+
+
+def _accounts(question: Question, rows: Sequence[Row], persons: Persons) -> dict[str, Account]:
     """The month's account of each row, by its name, if rows are of those who hold budgets."""
     from appliance.accounts.entries import Account, Kind, Scope, Span
 
     (only,) = question.by if len(question.by) == 1 else (None,)
     if only is None or str(only) not in list(Kind):
         return {}
-    names = [str(row[only]) for row in rows if row[only]]
-    return {name: Account(Scope(Kind(str(only)), name), Span.MONTH, question.since.isoformat()) for name in names}
+    holders = {name: persons.behind(Scope(Kind(str(only)), name)) for row in rows if (name := str(row[only]))}
+    start = question.since.isoformat()
+    return {name: Account(scope, Span.MONTH, start) for name, scope in holders.items() if scope is not None}
 
 
 def _share(terms: Terms, account: Account, balances: Mapping[Account, Balance]) -> float | None:
@@ -101,11 +140,10 @@ def _text(
 ) -> str:
     from appliance.accounts.statement import By, figures
 
+    # as they come, by name: whoever used most isn't to stand above others
     title = f"{question.since:%Y-%m}, days of {zone}"
     if not rows:
         return f"{title}: nothing was used"
-    if not {By.DAY, By.MONTH} & set(question.by):
-        rows = sorted(rows, key=lambda row: -int(row["prompt_tokens"]) - int(row["completion_tokens"]))
     names = [str(each) for each in question.by]
     columns = ["requests", "prompt_tokens", "completion_tokens", "euros", *(["unsettled"] if total.unsettled else [])]
     lines = [[name.replace("_", " ") for name in (*names, *columns)]]

@@ -1,1 +1,0 @@
-"""`appliance compliance ...`: the report for whoever audits."""
