@@ -7,7 +7,7 @@ import json
 import sys
 
 from appliance import commands
-from appliance.errors import ApplianceError, BadRequest, Invalid, NotFound, NotRunning, WeightsInvalid
+from appliance.errors import ApplianceError, BadRequest, Invalid, NotFound, NotRunning, WeightsInvalid, in_full
 from appliance.grammar import parser
 
 WRONG_INPUT, NOT_RUNNING = 2, 3
@@ -35,9 +35,9 @@ def _complain(options: argparse.Namespace, error: ApplianceError, status: int) -
         problems = [
             {"where": each.where, "line": each.line, "what": each.what} for each in getattr(error, "problems", [])
         ]
-        commands.write(json.dumps({"error": str(error), "problems": problems}))
+        commands.write(json.dumps({"error": in_full(error), "problems": problems}))
     else:
-        sys.stderr.write(f"appliance: {error}\n")
+        sys.stderr.write(f"appliance: {in_full(error)}\n")
     return status
 
 

@@ -14,11 +14,13 @@ from appliance import control, state
 from appliance.audit.archive import Actor, Archive
 from appliance.config import Config
 from appliance.egress.owner import as_owner
-from appliance.errors import ApplianceError, AuditFailed, AuditUnavailable, NotAnswering, NotRunning
+from appliance.errors import ApplianceError, AuditFailed, AuditUnavailable, NotAnswering, NotRunning, in_full
 
 T = TypeVar("T")
 _PATIENCE = 30.0
 """Seconds in which an appliance that runs has put something on record, or nothing is done."""
+_SHORT = 2.0
+"""Seconds that a disk which takes nothing has to get well in, before a command gives up."""
 
 
 class Tell(Protocol):
@@ -42,7 +44,7 @@ def on_record(
     `target`, `key` and `told` as in `Archive.act`. Raises what `work` does, and `AuditFailed` when the act can't be put
     on record: then nothing was done, and the message says what to do.
     """
-    beginning = {"name": name, "by": Actor.host().name, "target": target, "key": key, "told": told}
+    beginning = {"name": name, "target": target, "key": key, "told": told}
     try:
         of = _told(config, beginning | {"phase": "intent"})["seq"]
     except NotRunning:
@@ -93,7 +95,7 @@ def alone(config: Config, name: str, work: Callable[[Archive], Awaitable[T]]) ->
         try:
             return await work(archive)
         finally:
-            await archive.close(_PATIENCE)
+            await archive.close(_PATIENCE if archive.journal.trouble is None else _SHORT)
 
     state.require_fit(config)
     config.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,8 +104,7 @@ def alone(config: Config, name: str, work: Callable[[Archive], Awaitable[T]]) ->
         with as_owner(config.state):
             return asyncio.run(run())
     except (AuditFailed, AuditUnavailable) as failure:
+        advice = "; make room on its disk, and see that it can be written to" * isinstance(failure, AuditUnavailable)
         raise AuditFailed(
-            f"{failure}. {name} can't be put on record, so nothing was done. If an appliance on {config.state} is just "
-            "starting or ending, try again in a moment; else run this as the user that owns the folder, with room on "
-            "its disk"
+            f"{name} can't be put on record, so nothing was done: {in_full(failure)}{advice}"
         ) from failure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from appliance.audit.archive import Actor, Archive
 from appliance.audit.daily import daily
 from appliance.audit.erasure import Erased, erase
 from appliance.audit.orders import Orders
+from appliance.audit.subjects import Subjects
 from appliance.changes import Applied
 from appliance.config import Config, RemoteModel, Settings
 from appliance.dispatch.turns import Turns
@@ -75,6 +76,7 @@ class Appliance:
     base_url: str = ""
     _applying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _orders: Orders = field(init=False)
+    _verdict_on_record: tuple[bool, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         self._orders = Orders(self.archive, self.config.state)
@@ -125,7 +127,7 @@ class Appliance:
     @property
     def _applied(self) -> Applied:
         subjects = self.archive.subjects
-        return Applied(self.config.state / "audit-work" / "applied.yaml", lambda name: subjects.of(name).pseudonym)
+        return Applied(self.config.state / "audit-work" / "applied.yaml", _persons(subjects), subjects.hidden.word)
 
     def _take_over(self, settings: Settings) -> None:
         self.house.limits = settings.limits
@@ -156,7 +158,7 @@ class Appliance:
             },
             "books": self.office.bookkeeper.describe(),
             "audit": {
-                **self.archive.journal.describe(),
+                **self.archive.journal.describe(), "trouble": self.archive.journal.trouble,
                 **{name: {**each.describe(), "trouble": each.trouble} for name, each in self.outward.items()},
             },
             "identity": None if self.identity is None else {"trouble": self.identity.trouble},
@@ -168,9 +170,9 @@ class Appliance:
         way_out = {place: seal for place, seal in self.probing.seals().items() if place in ("outlet", "dialler")}
         return [*self.seal.missing, *(f"{place}: {part}" for place, seal in way_out.items() for part in seal.missing)]
 
-    async def erase(self, name: str, by: Actor) -> Erased:
+    async def erase(self, name: str, by: Actor, reason: str | None) -> Erased:
         """Erase a person: see `audit.erasure`."""
-        return await erase(self.archive, self.office, self.config, by, name)
+        return await erase(self.archive, self.office, self.config, by, name, reason)
 
     async def carry_out(self, order: str, asked: Mapping[str, Any], by: Actor) -> dict[str, Any]:
         """Carry out an order about the audit log: see `audit.orders`."""
@@ -185,8 +187,10 @@ class Appliance:
     def take(self, verdict: Verdict) -> None:
         """Note what a verification of the seal came to, and say it where somebody looks."""
         log = logging.getLogger("appliance.egress")
-        before = self.assurance.last
-        if before is None or (before.holds, before.failed) != (verdict.holds, verdict.failed):
+        came_to = verdict.holds, verdict.failed
+        # while the log can't be written nothing of it waits in memory: one that comes later says how it is then
+        if came_to != self._verdict_on_record and self.archive.journal.describe()["well"]:
+            self._verdict_on_record = came_to
             self.archive.note(
                 "egress.verdict", Actor.appliance(), report=verdict.number, holds=verdict.holds,
                 failed=list(verdict.failed), sha256=verdict.sha256,
@@ -239,6 +243,19 @@ class Appliance:
         for name, served in self.fleet.served.items():
             if served.engine is not None:
                 yield name, served.engine.state, served.engine.starts, served.engine.leases
+
+
+def _persons(subjects: Subjects) -> Callable[[str], str]:
+    """Shows persons of the config by pseudonym. Whoever has none is given none: they may have been erased."""
+    others: dict[str, str] = {}
+
+    def shown(name: str) -> str:
+        subject = subjects.known(name)
+        if subject is not None:
+            return subject.pseudonym
+        return others.setdefault(name, f"person-without-pseudonym-{len(others) + 1}")
+
+    return shown
 
 
 def _weights(wanted: Mapping[str, Spec]) -> dict[str, dict[str, str]]:

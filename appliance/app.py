@@ -12,7 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,7 @@ def serve(config: Config) -> int:
     endpoints = Endpoints(config)
     credentials = Credentials.read(config)
     certificate = _certificate(config)
-    timestamps = settings.audit.timestamps
-    authority = trusted(config.path(timestamps.certificate)) if timestamps is not None else None
+    authority = _authority(config)
     public = _listen(config)
     local = wire.listen_unix(config.state / "run" / "control.sock", 0o600)
     environment = config.path(settings.engines.environment)
@@ -117,10 +117,10 @@ def serve(config: Config) -> int:
         metrics.watch_outward({name: each.describe for name, each in outward.items()})
         appliance.base_url = wire.base_url(public, tls=certificate is not None)
         await _require_engine_seal(nursery, config)
-        lost = {
-            nursery.ended(): "the process that starts engines has ended",
-            endpoints.ended(): "the process that reaches endpoints has ended",
-            witness.ended(watcher): "the process that proves the seal has ended",
+        lost: dict[Callable[[], Coroutine[Any, Any, None]], str] = {
+            nursery.ended: "the process that starts engines has ended",
+            endpoints.ended: "the process that reaches endpoints has ended",
+            partial(witness.ended, watcher): "the process that proves the seal has ended",
         }
         watching = asyncio.create_task(Watcher(appliance.standing, archive.incident).run())
         keeping = asyncio.create_task(appliance.look_after_the_log())
@@ -149,13 +149,20 @@ def serve(config: Config) -> int:
         lock.close()  # the nursery ends with this process: the kernel sees to it
 
 
+def check(config: Config) -> None:
+    """Read what a start reads beside cards and weights: secrets and certificates. Raises `ConfigInvalid`."""
+    Credentials.read(config)
+    _certificate(config)
+    _authority(config)
+
+
 async def _serve(
     appliance: Appliance,
     wanted: dict[str, Spec],
     public: socket.socket,
     local: socket.socket,
     certificate: wire.Certificate | None,
-    ends: Mapping[Coroutine[Any, Any, None], str],
+    ends: Mapping[Callable[[], Coroutine[Any, Any, None]], str],
     show: console.Progress,
 ) -> int:
     settings = appliance.config.settings
@@ -202,7 +209,7 @@ async def _serve(
     welcome = asyncio.create_task(_welcome(appliance, show))
     stopped = asyncio.create_task(appliance.stopping.wait())
     # sealed, it can't start them again; whatever started the appliance can
-    lost = {asyncio.create_task(end): what for end, what in ends.items()}
+    lost = {asyncio.create_task(end()): what for end, what in ends.items()}
     await asyncio.wait({stopped, *serving, *lost}, return_when=asyncio.FIRST_COMPLETED)
     for task, what in lost.items():
         if task.done():
@@ -387,6 +394,11 @@ def _listen(config: Config) -> socket.socket:
     except CannotListen as refusal:
         raise ConfigInvalid(str(config.file), [Problem("listen", str(refusal))]) from refusal
     return public
+
+
+def _authority(config: Config) -> Trusted | None:
+    timestamps = config.settings.audit.timestamps
+    return None if timestamps is None else trusted(config.path(timestamps.certificate))
 
 
 def _certificate(config: Config) -> wire.Certificate | None:

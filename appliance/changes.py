@@ -7,7 +7,6 @@ no part of it.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -24,24 +23,27 @@ _MOST_BYTES = 64 * 1024
 """Of a diff; what is over is cut."""
 
 
-def shown(config: bytes, pseudonym: Callable[[str], str]) -> str:
+def shown(config: bytes, pseudonym: Callable[[str], str], hide: Callable[[str], str]) -> str:
     """The text of a config that is known to be right, as it may be kept and put on record.
 
-    Where a secret is found (`key: env.NAME`) stands a hash of that, so that a change shows, and in place of each
-    person under `accounts.users` the pseudonym.
+    Where a secret is found (`key: env.NAME`) stands what `hide` makes of that, so that a change shows. In place of each
+    person under `accounts.users` stands the pseudonym, and in place of what is set for them that of what is set for
+    all: whoever knows the config knows persons by their limits, and would learn their pseudonyms from those.
     """
     plain = yaml.safe_load(config)
-    return yaml.safe_dump(_shown(plain, (), pseudonym), sort_keys=True, allow_unicode=True, width=10_000)
+    return yaml.safe_dump(_shown(plain, (), pseudonym, hide), sort_keys=True, allow_unicode=True, width=10_000)
 
 
-def _shown(value: Any, at: tuple[str, ...], pseudonym: Callable[[str], str]) -> Any:
+def _shown(value: Any, at: tuple[str, ...], pseudonym: Callable[[str], str], hide: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
-        named = pseudonym if at == _PERSONS else str
-        return {named(str(name)): _shown(each, (*at, str(name)), pseudonym) for name, each in value.items()}
+        if at == _PERSONS:
+            every = hide(yaml.safe_dump(value, sort_keys=True))
+            return {pseudonym(str(name)): every for name in value}
+        return {str(name): _shown(each, (*at, str(name)), pseudonym, hide) for name, each in value.items()}
     if isinstance(value, list):
-        return [_shown(each, at, pseudonym) for each in value]
+        return [_shown(each, at, pseudonym, hide) for each in value]
     if at and isinstance(value, str) and _SECRET.fullmatch(at[-1]):
-        return f"hidden-{hashlib.sha256(value.encode('utf-8', 'replace')).hexdigest()[:8]}"
+        return hide(value)
     return value
 
 
@@ -63,8 +65,10 @@ def between(before: str, after: str) -> dict[str, Any]:
 class Applied:
     """The config that was last in effect, as it is shown, in a file: so the next run, too, can tell what changed."""
 
-    def __init__(self, file: Path, pseudonym: Callable[[str], str]) -> None:
+    def __init__(self, file: Path, pseudonym: Callable[[str], str], hide: Callable[[str], str]) -> None:
+        """`hide` makes the same of the same, and nobody can try out of what: see `audit.hidden`."""
         self._file = file
+        self._hide = hide
         self._pseudonym = pseudonym
 
     def changes(self, config: bytes) -> dict[str, Any]:
@@ -74,11 +78,11 @@ class Applied:
             before = before if isinstance(yaml.safe_load(before), dict) else ""
         except (OSError, ValueError, yaml.YAMLError):
             before = ""
-        return between(before, shown(config, self._pseudonym))
+        return between(before, shown(config, self._pseudonym, self._hide))
 
     def keep(self, config: bytes) -> None:
         """Note that `config` is in effect. Where that fails, the next change tells of this one, too."""
         try:
-            durable.replace(self._file, shown(config, self._pseudonym).encode())
+            durable.replace(self._file, shown(config, self._pseudonym, self._hide).encode())
         except OSError as cause:
             logging.getLogger("appliance").warning("%s can't be written: %s", self._file, cause.strerror)

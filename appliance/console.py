@@ -6,11 +6,14 @@ import contextlib
 import os
 import shlex
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 _RED, _PLAIN = "\x1b[31m", "\x1b[0m"
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_LONG, _FRAME = 2.0, 0.2
+"""Seconds after which somebody who waits is told what for, and between two looks of a line that moves."""
 
 
 class Progress:
@@ -40,10 +43,39 @@ class Progress:
         self._write(f"{start}✓ {text} after {time.monotonic() - self._began:.0f} s\n")
         self._text = ""
 
+    def clear(self) -> None:
+        """Take a line that moves away."""
+        if self._live and self._text:
+            self._write("\r\x1b[K")
+        self._text = ""
+
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a terminal that has closed is no reason to end otherwise than well
             sys.stderr.write(text)
             sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def waiting(told: Callable[[], str]) -> Iterator[None]:
+    """Tell what is being waited for, where that takes longer than two seconds. On a terminal `told` is asked anew
+    all the time; elsewhere it stands there once. It is called in a thread."""
+    show, over = Progress(), threading.Event()
+
+    def watch() -> None:
+        if over.wait(_LONG):
+            return
+        show.say(told())
+        while sys.stderr.isatty() and not over.wait(_FRAME):
+            show.say(told())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        show.clear()
 
 
 def alarm(text: str) -> str:

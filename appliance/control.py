@@ -10,9 +10,10 @@ import asyncio
 import http.client
 import json
 import logging
+import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,17 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from appliance.administration import Appliance
+from appliance.api.wire import PEER
 from appliance.audit.archive import Act, Actor, Archive
 from appliance.audit.orders import ORDERS, refused
 from appliance.egress.assurance import Verdict
-from appliance.errors import ApplianceError, NotAnswering, NotRunning
+from appliance.errors import ApplianceError, NotAnswering, NotRunning, in_full
 
 _LONGEST_LOAN = 24 * 3600.0
 _LONGEST_LINE = 1 << 22
+_TAKEN = frozenset({"act", "by", "key", "name", "of", "phase", "target"})
+_OVERFLOW = 65534
+"""What the kernel shows for a user whom a namespace doesn't know."""
 
 
 def build(appliance: Appliance) -> Starlette:
@@ -39,8 +44,7 @@ def build(appliance: Appliance) -> Starlette:
         return JSONResponse(appliance.status())
 
     async def apply(request: Request) -> Response:
-        asked = await request.json() if await request.body() else {}
-        return StreamingResponse(_applying(appliance, _host(asked)), media_type="application/x-ndjson")
+        return StreamingResponse(_applying(appliance, _host(request)), media_type="application/x-ndjson")
 
     async def places(_: Request) -> Response:
         engines = appliance.probing.engines()
@@ -63,29 +67,30 @@ def build(appliance: Appliance) -> Starlette:
         asked = await request.json()
         seconds = min(float(asked["seconds"]), _LONGEST_LOAN)
         try:
-            async with appliance.archive.act("keys.lend", _host(asked), key="key_local", seconds=int(seconds)):
+            async with appliance.archive.act("keys.lend", _host(request), key="key_local", seconds=int(seconds)):
                 return JSONResponse({"key": appliance.house.keys.lend(seconds), "seconds": seconds})
         except ApplianceError as refusal:
-            return JSONResponse({"error": str(refusal)})
+            return JSONResponse({"error": in_full(refusal)})
 
     async def act(request: Request) -> Response:
         try:
-            return JSONResponse({"seq": await _on_record(appliance.archive, await request.json())})
-        except (ApplianceError, ValueError) as refusal:
-            return JSONResponse({"error": str(refusal)})
+            return JSONResponse({"seq": await _on_record(appliance.archive, await request.json(), _host(request))})
+        except ValueError as refusal:
+            return JSONResponse({"error": str(refusal)}, 400)
+        except ApplianceError as refusal:
+            return JSONResponse({"error": in_full(refusal)})
 
     async def erase(request: Request) -> Response:
         asked = await request.json()
         try:
-            return JSONResponse(asdict(await appliance.erase(str(asked["subject"]), _host(asked))))
+            return JSONResponse(asdict(await appliance.erase(str(asked["subject"]), _host(request), asked["reason"])))
         except ApplianceError as refusal:
-            return JSONResponse({"error": str(refusal), "code": getattr(refusal, "code", None)})
+            return JSONResponse({"error": in_full(refusal), "code": getattr(refusal, "code", None)})
 
     def order(name: str) -> Route:
         async def carry_out(request: Request) -> Response:
-            asked = await request.json()
             try:
-                return JSONResponse(await appliance.carry_out(name, asked, _host(asked)))
+                return JSONResponse(await appliance.carry_out(name, await request.json(), _host(request)))
             except ApplianceError as refusal:
                 return JSONResponse(refused(refusal))
 
@@ -106,18 +111,24 @@ def build(appliance: Appliance) -> Starlette:
     )
 
 
-def _host(asked: Mapping[str, Any]) -> Actor:
-    """Whoever asks here: the socket is open to the administrators of this host only."""
-    name = str(asked.get("by") or "")
-    return Actor(name, "host", user=name.removeprefix("host:") or None)
+def _host(request: Request) -> Actor:
+    """Whoever asks here, as the kernel says: the socket is open to the administrators of this host only."""
+    uid = int(request.scope["extensions"][PEER]["uid"])
+    # under a seal without privileges this process knows one user, and sees all others as one: only root could connect
+    return Actor.host(0 if uid == _OVERFLOW and uid != os.getuid() else uid)
 
 
-async def _on_record(archive: Archive, told: dict[str, Any]) -> int:
-    """Put on record what a command on this host begins to do, or has done; the number of the beginning's record."""
+async def _on_record(archive: Archive, told: dict[str, Any], by: Actor) -> int:
+    """Put on record what a command on this host begins to do, or has done; the number of the beginning's record.
+
+    Raises ValueError for what can't be put there.
+    """
     name, phase, of = str(told["name"]), told["phase"], told.get("of")
+    if taken := _TAKEN & told.get("told", {}).keys():
+        raise ValueError(f"told: {', '.join(sorted(taken))} is the log's own to say")
     about = {"target": told.get("target"), "key": told.get("key"), **told.get("told", {})}
     if phase == "intent":
-        return await archive.begin(name, _host(told), **about)
+        return await archive.begin(name, by, **about)
     act = Act(int(of or 0))
     act.tell(**about)
     archive.end(name, act, "done" if phase == "done" else "failed")
@@ -133,7 +144,7 @@ async def _applying(appliance: Appliance, by: Actor) -> AsyncIterator[str]:
             changes = await appliance.apply(lambda text: lines.put_nowait({"progress": text}), by)
             lines.put_nowait({"changes": changes})
         except ApplianceError as refusal:
-            lines.put_nowait({"error": str(refusal)})
+            lines.put_nowait({"error": in_full(refusal)})
         except Exception as bug:  # whoever waits for the last line would wait for ever
             logging.getLogger("appliance.control").exception("apply failed")
             lines.put_nowait({"error": f"{type(bug).__name__}; the appliance's log has more"})

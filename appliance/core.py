@@ -53,6 +53,10 @@ class ServiceClass(StrEnum):
     BATCH = "batch"
 
 
+BY_TOKEN = "oidc_"  # noqa: S105 - no secret
+"""What key ids begin with that stand for people who sign in; they are in no list of keys."""
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks, by key or by token. `key_id` names the key without revealing it."""
@@ -71,7 +75,7 @@ class Request:
     """A checked request. `payload` is JSON built from known fields only, and never the caller's own bytes."""
 
     id: str
-    """As in the logs: the caller's own where it is surely no name, else ours or a hash."""
+    """As in the logs: the caller's own where it is surely no name, else ours, or what hides it."""
     caller: Caller
     operation: Operation
     model: str

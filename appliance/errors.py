@@ -48,6 +48,13 @@ class ApplianceError(Exception):
     """Base of all errors raised on purpose. `str()` of it is fit for an administrator."""
 
 
+def in_full(error: Exception) -> str:
+    """For administrators of this host alone: where the log can't be written, file and reason, which no answer tells."""
+    if isinstance(error, AuditUnavailable) and error.reason is not None:
+        return f"the audit log can't be written: {error.reason}"
+    return str(error)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong in a file: where, what, and what to do about it."""

@@ -74,8 +74,10 @@ _KEYS_INTRO = """\
 
 `admin` makes and changes keys of `user` and `power_user`, `super_admin` those of every role; the others are neither
 listed nor changed. Answers have `id`, `name`, `state` (`active`, `expired`, `revoked`), `user`, `team`, `role`,
-`use_cases`, `service_class`, `allowance`, `created`, `created_by`, `expires`, `revoked` and `previous_until`, and
-only after POST `/admin/keys` and `rotate` the `key` itself: it is shown once.
+`use_cases`, `service_class`, `allowance`, `created`, `created_by`, `expires`, `revoked` and `previous_until`; `issued`,
+when what opens was made or rotated, and `issued_by`: the ids of the keys whose holders may know it, since they made or
+rotated it, or the key that this was done with; empty where it was done on the host. Only after POST `/admin/keys` and
+`rotate` they have the `key` itself: it is shown once.
 
 A revoked key is refused within a second by every appliance on the store; an answer that has begun comes to its end.
 Nothing keeps a `super_admin` from revoking the last key of that role: the way back is `appliance keys create --role
@@ -91,7 +93,9 @@ GET `/v1/usage` tells a key its own: `key` and `user` with the sums of `today` a
 `prompt_tokens`, `completion_tokens`, `euros` as text with nine decimals, and `unsettled`: requests that are booked at
 their reservation, since the appliance ended before they did); `budgets`, one for each budget that holds for it
 (`holder`, `name`, `span`, `unit`, `limit`, `used`, `reserved`, `left`, `left_percent`, `resets_at`, `at_limit`,
-`step_down_to`; of a team's and a use case's no amounts); and `limits` (`holder`, `name`, `unit`, `limit`).
+`step_down_to`; of a team's and a use case's no amounts); and `limits` (`holder`, `name`, `unit`, `limit`). In
+works-council mode a person's API key is told only what was used with itself, from the day after it was rotated on:
+`user` has only `name`, and the person's budgets no amounts. Tokens of the identity provider are told all.
 
 GET `/admin/usage` has a row of the same sums for all, in `data`, and their `total`; GET `/admin/events` tells of
 budgets that were used to 70, 90 or 100 %, newest first (`at`, `holder`, `name`, `span`, `start`, `unit`, `percent`).

@@ -73,16 +73,15 @@ class Testimony:
                 if terms.store_content:
                     subject = self._archive.subjects.of(Actor.of(caller).name)
         journal = self._archive.journal
-        intent = Intent(journal, journal.write(Kind.INTENT, body))
-        if subject is not None:
-            intent.store(subject, request.payload)
-        return intent
+        return Intent(journal, journal.write(Kind.INTENT, body), subject, request.payload)
 
     def refusal(self, id_: str, caller: Caller | None, operation: str | None, status: int, code: str | None) -> None:
         """Put on record that somebody known was refused; of strangers, how many in a minute. Never waits or raises."""
         if caller is None:
             self._strange(code or "other")
             return
+        if code == "audit_unavailable":
+            return  # counted where it was raised, and told once all is well again
         # a flood while nothing can be written isn't kept in memory: the journal counts it
         with contextlib.suppress(AuditUnavailable):
             body = {**self._archive.caller(caller), "request": id_, "status": status}
@@ -111,22 +110,25 @@ class Testimony:
 class Intent:
     """What is on record of a request that is about to be answered, until its outcome is."""
 
-    __slots__ = ("_copied", "_journal", "_subject", "_ticket", "seq")
+    __slots__ = ("_asked", "_copied", "_journal", "_subject", "_ticket", "seq")
 
-    def __init__(self, journal: Journal, ticket: Ticket) -> None:
+    def __init__(self, journal: Journal, ticket: Ticket, subject: Subject | None, asked: bytes) -> None:
+        """`subject`: under whose key to keep what is asked and answered; None to keep nothing of it."""
         self.seq = ticket.seq
         self._journal = journal
         self._ticket = ticket
-        self._subject: Subject | None = None
+        self._subject = subject
+        self._asked = asked
         self._copied: Copied | None = None
 
-    def store(self, subject: Subject, asked: bytes) -> None:
-        """Keep what is asked and answered, encrypted under the key of `subject`. Raises `AuditUnavailable`."""
-        self._subject = subject
-        self._ticket = self._journal.write(Kind.CONTENT, _content(self.seq, subject, "asked", asked))
-
     async def kept(self) -> None:
-        """Return once it is on disk. Raises `AuditUnavailable`: then the request may not run."""
+        """Return once it is on disk, and so is what was asked where that is stored.
+
+        Raises `AuditUnavailable`: then the request may not run, and that is its outcome.
+        """
+        if self._subject is not None:
+            content = _content(self.seq, self._subject, "asked", self._asked)
+            self._ticket = self._journal.write(Kind.CONTENT, content)
         await self._ticket.kept()
 
     def heard(self, reply: Reply) -> Reply:

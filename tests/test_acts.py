@@ -16,6 +16,7 @@ from appliance import incidents
 from appliance.__main__ import main
 from appliance.accounts.store import Store
 from appliance.acts import Tell, on_record
+from appliance.audit import names
 from appliance.audit.subjects import Subjects
 from appliance.audit.verifier import verify
 from appliance.config import Config
@@ -75,7 +76,7 @@ def test_keys_are_made_rotated_and_revoked_on_record_where_no_appliance_runs(
     assert anna is not None
     for act in (created, rotate):
         assert act["target"]["subject"] == anna.pseudonym
-        assert json.loads(anna.open(act["target"]["sealed"])) == {"user": "Anna Q.", "key": made["id"]}
+        assert json.loads(anna.open(act["target"]["sealed"])).items() >= {"user": "Anna Q.", "key": made["id"]}.items()
     by = subjects.find(create["by"]["subject"])
     assert by is not None
     assert (by.name.split(":")[0], create["by"]["role"]) == ("host", "host")
@@ -122,8 +123,21 @@ def test_where_it_cant_be_put_on_record_nothing_is_done_and_the_message_says_wha
     assert command(config, "create") == 1
     complaint = capsys.readouterr().err
     assert "nothing was done" in complaint
-    assert "as the user that owns the folder" in complaint
+    assert "the user that runs the appliance has to own this folder" in complaint
     assert keys(config) == before
+
+
+def test_a_damaged_key_store_is_told_with_its_own_advice_only(
+    config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(config, "create", "--user", "anna")
+    file = config.state / "audit-keys" / "subjects"
+    file.write_bytes(b"garbage" + file.read_bytes()[7:])
+    assert command(config, "create") == 1
+    complaint = capsys.readouterr().err
+    assert "Restore it from a backup of it" in complaint
+    assert "try again in a moment" not in complaint
+    assert "room on its disk" not in complaint
 
 
 def test_where_another_process_has_the_log_nothing_is_done(config: Config) -> None:
@@ -178,3 +192,5 @@ def test_every_act_and_every_incident_is_in_the_documentation() -> None:
     rows = "\n".join(line.split("|")[1] for line in page.splitlines() if line.startswith("|"))
     documented = set(re.findall(r"`([a-z_.]+)`", rows))
     assert acts_of_code | incidents_of_code <= documented, (acts_of_code | incidents_of_code) - documented
+    assert acts_of_code == set(names.ACTS), "and can be asked for"
+    assert incidents_of_code == set(names.INCIDENTS)

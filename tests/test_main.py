@@ -17,6 +17,7 @@ import pytest
 
 from appliance.__main__ import main
 from appliance.commands.keys import LIMITS
+from appliance.commands.running import lines
 from appliance.config import Allowance
 from tests.fakes.house import ROOT, House, Running, until
 from tests.fakes.people import SOMEBODY, as_somebody
@@ -127,6 +128,31 @@ WRONG: dict[str, tuple[Callable[[House], object], str]] = {
     "open to the network": (
         _break(lambda house: house.settings["listen"].update(host="::")),
         "reachable from the",
+    ),
+    "no certificate": (
+        _break(lambda house: house.settings["listen"].update(tls={"certificate": "none.crt", "key": "none.key"})),
+        "listen.tls: the certificate or its key can't be used",
+    ),
+    "no certificate of the authority": (
+        _break(
+            lambda house: house.settings.update(
+                audit={"timestamps": {"url": "http://10.0.0.1:3161", "certificate": "none.pem"}}
+            )
+        ),
+        "none.pem",
+    ),
+    "no secret": (
+        _break(
+            lambda house: house.settings.update(
+                accounts={
+                    "store": {
+                        "postgresql": {"host": "10.0.0.1", "database": "d", "user": "u", "password": "env.NOPE"},
+                        "pepper": "env.NOPE",
+                    }
+                }
+            )
+        ),
+        "NOPE",
     ),
     "no YAML": (lambda house: house.config.write_text("models: ["), "isn't YAML"),
     "no file": (lambda house: house.config.unlink(), "can't be read: No such file"),
@@ -260,6 +286,15 @@ def test_a_whole_session(right: House, start: Callable[..., Running]) -> None:
     assert text.count("sk-appliance-") == 2, "no second key is made"
 
 
+def test_status_says_why_nothing_can_be_put_on_record(right: House, start: Callable[..., Running]) -> None:
+    status = start(right).ready().status()
+    assert status["audit"]["trouble"] is None
+    assert not any(line.startswith("audit") for line in lines(status))
+    status["audit"] |= {"well": 0.0, "trouble": "/srv/state/audit: No space left on device"}
+    (line,) = (line for line in lines(status) if line.startswith("audit"))
+    assert line.endswith("so every request is refused: /srv/state/audit: No space left on device")
+
+
 def test_status_is_1_while_a_model_can_not_answer(right: House, start: Callable[..., Running]) -> None:
     right.card("crash", faults={"start": "crash"})
     right.serve("chat", "crash")
@@ -358,7 +393,7 @@ def test_a_key_is_rotated_with_an_overlap_and_revoked(right: House, capsys: pyte
         (["revoke", "key_00ff"], "there is no key with the id key_00ff; appliance keys list shows them"),
         (["rotate", "anna"], "there is no key with that id; appliance keys list shows them"),
         (["create", "--use-case", "mail"], "use_cases: mail is none of accounts.use_cases in the config"),
-        (["create", "--user", "a/b"], "user: must be 1 to 128 printable characters"),
+        (["create", "--user", "a/b"], "user: must be 1 to 128 characters that can be seen"),
         (["create", "--name", "\x9b31m"], "name: must hold printable characters only"),
         (["create", "--tokens-per-day", "0"], "allowance.tokens_per_day: "),
         (["create", "--euros-per-day", "nan"], "allowance.euros_per_day: "),

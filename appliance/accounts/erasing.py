@@ -20,11 +20,26 @@ def scope_of(subject: str) -> Scope | None:
     return Scope(Kind.KEY, name) if kind == "key" else None
 
 
+def roles(store: Store, subject: str) -> set[str]:
+    """Of all keys in `store` that ever asked for a subject. Raises `BooksUnavailable`."""
+    known = store.keys()
+    return {each.role.value for each in known if subject == (each.user or f"key:{each.id}")}
+
+
 class AtRest:
     """The accounts of an appliance that doesn't run. All of it raises `BooksUnavailable`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
+
+    async def users(self) -> Set[str]:
+        """Whose keys there are, by name."""
+        known = self._store.keys()
+        return {each.user for each in known if each.user is not None}
+
+    async def roles(self, subject: str) -> Set[str]:
+        """Those of all keys that ever asked for it."""
+        return roles(self._store, subject)
 
     async def revoke(self, subject: str) -> Set[str]:
         """Refuse all keys of a subject from now on; the ids of those that ever asked for it."""

@@ -22,9 +22,10 @@ from appliance.accounts.keys import unknown
 from appliance.accounts.published import ALGORITHMS, PublishedKeys
 from appliance.config import Accounts
 from appliance.config.accounts import PersonName
-from appliance.core import Caller, Role
+from appliance.core import BY_TOKEN, Caller, Role
 from appliance.engines.upstream import Upstream
 from appliance.errors import BooksUnavailable
+from appliance.names import proper
 
 _LONGEST = 8192
 _LEEWAY_SECONDS = 30
@@ -168,7 +169,7 @@ class Identity:
         named = self._settings.claims
         who = f"{claims['iss']}\0{claims['sub']}".encode("utf-8", "surrogatepass")
         return Caller(
-            key_id=f"oidc_{hashlib.sha256(who).hexdigest()[:16]}",
+            key_id=f"{BY_TOKEN}{hashlib.sha256(who).hexdigest()[:16]}",
             role=self._role(named.role and _claim(claims, named.role)),
             user=self._name(named.user, _claim(claims, named.user)),
             team=self._team(named.team, named.team and _claim(claims, named.team)),
@@ -192,7 +193,7 @@ class Identity:
 
     def _name(self, claim: str, value: object) -> str:
         try:
-            return self._names.validate_python(value, strict=True)
+            return self._names.validate_python(proper(value) if isinstance(value, str) else value, strict=True)
         except ValidationError:
             _refuse(f"has no fit name in {claim}")
 

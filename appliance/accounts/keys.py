@@ -29,9 +29,9 @@ _STALE_SECONDS = 5.0
 class KeyRecord:
     """What is kept of a key. Times are seconds since 1970.
 
-    `id` stays when the key is rotated: `digest` is then that of the new key, and `previous`, that of the old
-    one, opens until `previous_until`; None: not any more. `revoked` says since when it opens no more. Neither
-    asks what the clock says now.
+    `id` stays when the key is rotated: `digest` is then that of the new key, `issued` when it was made, and
+    `previous`, that of the old one, opens until `previous_until`; None: not any more. `revoked` says since when it
+    opens no more. Neither asks what the clock says now.
     """
 
     id: str
@@ -49,6 +49,10 @@ class KeyRecord:
     revoked: float | None = None
     previous: bytes | None = field(default=None, repr=False)
     previous_until: float | None = None
+    issued: float = 0.0
+    issuers: tuple[str, ...] = ()
+    """Ids of the keys whose holders may know what opens: the one it was made or rotated with, the one that that was
+    made with, and so on. Empty where it was made on the host."""
 
     @property
     def caller(self) -> Caller:
@@ -60,6 +64,17 @@ class KeyRecord:
         if self.revoked is not None:
             return "revoked"
         return "expired" if self.expires is not None and self.expires <= now else "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What becomes of a key that is rotated; fields as in `KeyRecord`."""
+
+    digest: bytes = field(repr=False)
+    previous_until: float | None
+    expires: float | None
+    issued: float
+    issuers: tuple[str, ...] = ()
 
 
 class KeyStore(Protocol):
@@ -74,8 +89,8 @@ class KeyStore(Protocol):
     def add_key(self, record: KeyRecord) -> None:
         """Keep a new key."""
 
-    def rotate_key(self, id: str, digest: bytes, previous_until: float | None, expires: float | None) -> bool:  # noqa: A002
-        """Put `digest` in the place of the key's, which becomes `previous`. False: unknown, or revoked meanwhile."""
+    def rotate_key(self, id: str, change: Rotated) -> bool:  # noqa: A002
+        """Put another digest in the key's place, which becomes `previous`. False: unknown, or revoked meanwhile."""
 
     def revoke_key(self, id: str, at: float) -> bool:  # noqa: A002 - what a key is named by
         """Note that the key opens no more. False: no such key. One that is revoked keeps its first `revoked`."""
@@ -120,18 +135,17 @@ class Keyring:
         self._clock = clock
         self._monotonic = monotonic
         self._entries: dict[bytes, _Entry] = {}
-        self._owners: dict[str, str] = {}
+        self._records: dict[str, KeyRecord] = {}
         self._fleeting: dict[bytes, float] = {}
         self._confirmed = -inf
 
     def renew(self, records: Iterable[KeyRecord]) -> None:
         """Take what the store holds now in place of the whole snapshot."""
         entries: dict[bytes, _Entry] = {}
-        owners: dict[str, str] = {}
+        known: dict[str, KeyRecord] = {}
         for record in records:
+            known[record.id] = record
             caller = record.caller
-            if record.user is not None:
-                owners[record.id] = record.user
             ends = inf if record.expires is None else record.expires
             closed = "expired"
             if record.revoked is not None:
@@ -141,11 +155,21 @@ class Keyring:
                 why = closed if until == ends else "rotated"
                 entries[record.previous] = _Entry(record.previous, caller, until, why)
             entries[record.digest] = _Entry(record.digest, caller, ends, closed)
-        self._entries, self._owners = entries, owners
+        self._entries, self._records = entries, known
 
     def owner(self, key_id: str) -> str | None:
         """Whose a key is, also of one that opens no more; None for one that is nobody's or isn't known."""
-        return self._owners.get(key_id)
+        record = self._records.get(key_id)
+        return None if record is None else record.user
+
+    def rotated(self, key_id: str) -> float | None:
+        """When a key was put in the place of another the last time, in seconds since 1970; None: never, or unknown."""
+        record = self._records.get(key_id)
+        return None if record is None or record.previous is None else record.issued
+
+    def record(self, key_id: str) -> KeyRecord | None:
+        """What is known of a key, also of one that opens no more; None for a token, which is none."""
+        return self._records.get(key_id)
 
     def confirm(self, at: float) -> None:
         """Note that the snapshot is what the store held `at` that second of the monotonic clock."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 from appliance.accounts.bookkeeper import Bookkeeper
-from appliance.accounts.erasing import scope_of
+from appliance.accounts.erasing import roles, scope_of
 from appliance.accounts.identity import Identity
 from appliance.accounts.keys import Keyring
 from appliance.accounts.opening import Credentials, open_registry, open_store
@@ -38,7 +38,7 @@ class Office:
         # the name of this run, so that whoever shares the books can tell what it left open
         name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self.bookkeeper = Bookkeeper(store, accounts, appliance=name, persons=self.persons)
-        self.reader = Reader(store, accounts, persons=self.persons)
+        self.reader = Reader(store, accounts, persons=self.persons, rotated=self.keys.rotated)
         self.identity: Identity | None = None
         """Who else lets people in, where the house has an identity provider."""
         self._store = store
@@ -71,6 +71,15 @@ class Office:
         """Other settings hold from now on."""
         self.bookkeeper.apply(accounts=accounts)
         self.reader.apply(accounts=accounts)
+
+    async def users(self) -> Set[str]:
+        """Whose keys there are, by name. Raises `BooksUnavailable`."""
+        known = await self.watch.ask(lambda registry: registry.select())
+        return {each.user for each in known if each.user is not None}
+
+    async def roles(self, subject: str) -> Set[str]:
+        """Those of all keys that ever asked for a subject. Raises `BooksUnavailable`."""
+        return await self.watch.ask(lambda _: roles(self._store, subject))
 
     async def revoke(self, subject: str) -> Set[str]:
         """Refuse all keys and tokens of a subject from now on; the ids of those that ever asked for it.

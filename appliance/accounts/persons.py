@@ -11,14 +11,12 @@ from collections.abc import Callable, Mapping, Set
 from typing import Protocol
 
 from appliance.accounts.entries import Kind, Scope
-from appliance.core import Caller
+from appliance.core import BY_TOKEN, Caller
 from appliance.errors import BadRequest
+from appliance.names import PSEUDONYM
 
 UNKNOWN = "person without pseudonym"
 """Whoever the key store doesn't know: used the appliance before there was one, or was erased."""
-BY_TOKEN = "oidc_"  # noqa: S105 - no secret
-"""What key ids begin with that stand for people who sign in; they are in no list of keys."""
-_PSEUDONYM = re.compile(r"p_[0-9a-f]{24}")
 _KEY = re.compile(rf"\b(?:key|{BY_TOKEN[:-1]})_[0-9a-f]+")
 
 
@@ -98,7 +96,7 @@ class Persons:
         """The holder of an allowance that `scope` shows so; None for a person's keys, and for whom nobody knows."""
         if not self.veiled or shown.kind not in (Kind.USER, Kind.KEY):
             return shown
-        if _PSEUDONYM.fullmatch(shown.name) is None:
+        if PSEUDONYM.fullmatch(shown.name) is None:
             return shown if shown.name != UNKNOWN else None
         person = self._register.find(shown.name) if self._register is not None else None
         return Scope(Kind.USER, person.name) if person is not None and shown.kind is Kind.USER else None
@@ -120,9 +118,9 @@ class Persons:
         meant = dict(asked)
         if not self.veiled:
             return meant
-        if (user := meant.get("user")) and not _PSEUDONYM.fullmatch(user):
+        if (user := meant.get("user")) and not PSEUDONYM.fullmatch(user):
             raise _named("user")
-        if _PSEUDONYM.fullmatch(key := meant.get("key_id", "")):
+        if PSEUDONYM.fullmatch(key := meant.get("key_id", "")):
             # all keys of that person; of two persons at once there is nothing
             if meant.setdefault("user", key) == key:
                 del meant["key_id"]

@@ -7,17 +7,17 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, timedelta
 from typing import Any, Protocol, TypeVar
 
 from appliance.accounts import statement
 from appliance.accounts.calendar import Calendar
 from appliance.accounts.entries import Event, Kind, Used
-from appliance.accounts.persons import BY_TOKEN, Persons
+from appliance.accounts.persons import Persons
 from appliance.accounts.statement import Books, Question, Row
 from appliance.accounts.terms import Terms
 from appliance.config import Accounts, Allowance
-from appliance.core import Caller
+from appliance.core import BY_TOKEN, Caller
 from appliance.errors import BooksUnavailable
 
 T = TypeVar("T")
@@ -46,13 +46,15 @@ class Reader:
         keys: Mapping[str, Allowance] | None = None,
         clock: Callable[[], float] = time.time,
         persons: Persons | None = None,
+        rotated: Callable[[str], float | None] | None = None,
     ) -> None:
         """`keys`: allowances of those keys that have one of their own. The store stays its owner's to close.
 
-        `persons` says how people are shown to others; None: by name.
+        `persons` says how people are shown to others; None: by name. `rotated` tells when a key was, by its id.
         """
         self._shelf = shelf
         self._persons = persons or Persons()
+        self._rotated = rotated
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="usage")
         self._accounts = accounts
@@ -77,7 +79,21 @@ class Reader:
     async def own(self, caller: Caller) -> dict[str, Any]:
         """What `caller` used, and what is left to it: see `statement.own`."""
         terms, calendar, now = self._terms, Calendar(self._accounts.zone), self._clock()
-        return await self._ask(lambda: statement.own(self._shelf, terms, calendar, caller, now))
+        since = self._since(caller, calendar)
+        return await self._ask(lambda: statement.own(self._shelf, terms, calendar, caller, now, since))
+
+    def _since(self, caller: Caller, calendar: Calendar) -> str | None:
+        """Since which day `caller` surely used what was used with the key; None: whoever asks may know it all.
+
+        Whoever made or rotated a person's key could ask with it, and would learn under a name what is shown to others
+        by pseudonym only. The identity provider's tokens are made by no administrator of ours.
+        """
+        if not self._persons.veiled or caller.user is None or caller.key_id.startswith(BY_TOKEN):
+            return None
+        rotated = self._rotated(caller.key_id) if self._rotated is not None else None
+        if rotated is None:
+            return ""
+        return (date.fromisoformat(calendar.day(rotated)) + timedelta(days=1)).isoformat()
 
     async def pages(self, question: Question, total: Used) -> AsyncIterator[list[Row]]:
         """The rows that answer `question`, added up in `total`: see `statement.pages`. At least one page, of few rows.

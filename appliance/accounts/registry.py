@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from appliance.accounts import keys, roles
 from appliance.accounts.entries import Scope
-from appliance.accounts.keys import KeyRecord, KeyStore
+from appliance.accounts.keys import KeyRecord, KeyStore, Rotated
 from appliance.config import Accounts, Allowance
 from appliance.core import Caller, Role, ServiceClass
 from appliance.errors import BadRequest, Conflict, NotFound
@@ -78,12 +78,12 @@ class Registry:
     def create(self, order: KeyOrder, by: Caller | None = None) -> tuple[KeyRecord, str]:
         """Make a key: its record, and the key itself, which nobody sees again."""
         _require(by, order.role)
-        key = keys.make()
+        key, now = keys.make(), self._clock()
         record = KeyRecord(
             id=f"key_{secrets.token_hex(6)}",
             digest=keys.digest_of(key, self._pepper),
             name=order.name,
-            created=self._clock(),
+            created=now,
             created_by=HOST if by is None else by.key_id,
             user=order.user,
             team=order.team,
@@ -92,6 +92,8 @@ class Registry:
             service_class=order.service_class,
             allowance=order.allowance,
             expires=order.expires,
+            issued=now,
+            issuers=self._issuers(by),
         )
         self.store.add_key(record)
         return record, key
@@ -118,13 +120,23 @@ class Registry:
         if record.state(now) != "active" and (record.revoked is not None or expires is None):
             raise Conflict(f"{record.id} is {record.state(now)}; create a new key", code="key_not_active")
         key = keys.make()
-        digest = keys.digest_of(key, self._pepper)
+        issuers = self._issuers(by)
         until = None  # without an overlap for good: no clock that is set back, or is late elsewhere, opens it again
         if overlap_seconds:  # an old key that has expired already isn't revived by it
             until = now + overlap_seconds if record.expires is None else min(now + overlap_seconds, record.expires)
-        if not self.store.rotate_key(record.id, digest, until, expires or record.expires):
+            issuers = tuple(dict.fromkeys((*issuers, *record.issuers)))
+        digest = keys.digest_of(key, self._pepper)
+        if not self.store.rotate_key(record.id, Rotated(digest, until, expires or record.expires, now, issuers)):
             raise Conflict(f"{record.id} was revoked meanwhile; create a new key", code="key_not_active")
         return self.find(id_, by), key
+
+    def _issuers(self, by: Caller | None) -> tuple[str, ...]:
+        """Of what is made with the key of `by`. Kept with it, since what that key's own are may change."""
+        if by is None:
+            return ()
+        known = self.store.keys()
+        own = next((each.issuers for each in known if each.id == by.key_id), ())
+        return tuple(dict.fromkeys((by.key_id, *own)))
 
     def revoke(self, id_: str, by: Caller | None = None) -> KeyRecord:
         """Let a key open nothing any more, nor the one before it; for good. Twice does nothing."""

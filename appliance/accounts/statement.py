@@ -170,11 +170,16 @@ def shown(event: Event, calendar: Calendar, persons: Persons) -> dict[str, Any]:
     }
 
 
-def own(books: Books, terms: Terms, calendar: Calendar, caller: Caller, now: float) -> dict[str, Any]:
+def own(
+    books: Books, terms: Terms, calendar: Calendar, caller: Caller, now: float, since: str | None = None
+) -> dict[str, Any]:
     """What `caller` used, by its key and as a user, and what is left of each allowance that holds for it.
 
     Of its own allowances in full. Of a team's and a use case's only the percentage that is left: what colleagues
     used is nobody's business, and that there is nothing left is.
+
+    With `since`, a day or empty, the key alone says who asks, and may have come to somebody else: then only what was
+    used with this very key is told in full, from that day on, and of the person's allowances the percentage.
     """
     period = calendar.at(now)
     scopes = [Scope(Kind.KEY, caller.key_id)]
@@ -192,31 +197,39 @@ def own(books: Books, terms: Terms, calendar: Calendar, caller: Caller, now: flo
     answer: dict[str, Any] = {
         "object": "usage",
         "time_zone": calendar.zone.key,
-        "key": {"id": caller.key_id} | _spent(books, period, {By.KEY: caller.key_id}),
+        "key": {"id": caller.key_id} | _spent(books, period, {By.KEY: caller.key_id}, since or ""),
         "user": None,
         "budgets": [
-            budget for scope in scopes for budget in _budgets(scope, limits[scope], period, calendar, balances)
+            budget for scope in scopes for budget in _budgets(scope, limits[scope], period, calendar, balances, since)
         ],
         "limits": [limit for scope in scopes for limit in _limits(scope, limits[scope])],
     }
     if caller.user is not None:
-        answer["user"] = {"name": caller.user} | _spent(books, period, {By.USER: caller.user})
+        answer["user"] = {"name": caller.user}
+        if since is None:
+            answer["user"] |= _spent(books, period, {By.USER: caller.user})
     return answer
 
 
-def _spent(books: Books, period: Period, where: Mapping[By, str]) -> dict[str, Row]:
+def _spent(books: Books, period: Period, where: Mapping[By, str], since: str = "") -> dict[str, Row]:
     today, month = Used(), Used()
-    question = Question(date.fromisoformat(period.month), date.fromisoformat(period.day), (), where)
+    first, last = max(period.month, since), date.fromisoformat(period.day)
     own = Persons()  # whoever asks knows the own name
-    for _ in pages(books, question, month, own):
+    for _ in pages(books, Question(date.fromisoformat(first), last, (), where), month, own):
         pass
-    for _ in pages(books, Question(question.until, question.until, (), where), today, own):
-        pass
+    if first <= period.day:
+        for _ in pages(books, Question(last, last, (), where), today, own):
+            pass
     return {"today": figures(today), "month": figures(month)}
 
 
 def _budgets(
-    scope: Scope, limits: Limits, period: Period, calendar: Calendar, balances: Mapping[Account, Balance]
+    scope: Scope,
+    limits: Limits,
+    period: Period,
+    calendar: Calendar,
+    balances: Mapping[Account, Balance],
+    since: str | None,
 ) -> Iterator[dict[str, Any]]:
     for (span, unit), most in limits.budgets.items():
         start, ends = (period.day, period.day_ends) if span is Span.DAY else (period.month, period.month_ends)
@@ -232,7 +245,7 @@ def _budgets(
             "at_limit": limits.at_limit,
             "step_down_to": limits.step_down_to,
         }
-        if scope.kind in (Kind.KEY, Kind.USER):
+        if (scope.kind is Kind.KEY and (since or "") <= start) or (scope.kind is Kind.USER and since is None):
             figures = {"limit": most, "used": used, "reserved": reserved, "left": left}
             budget |= {name: _amount(amount, unit) for name, amount in figures.items()}
         yield budget

@@ -21,19 +21,22 @@ from appliance.api.lookup import (
     EXPORT_PARAMETERS,
     LIST_PARAMETERS,
     MOST_LISTED,
+    found,
     going_on,
     one_of,
     question_of,
     shaped,
     told,
+    words,
 )
 from appliance.api.query import parameters, whole
 from appliance.audit.archive import Actor
-from appliance.audit.question import LAST
+from appliance.audit.question import LAST, Question
 from appliance.audit.reveals import Reveals
 from appliance.audit.search import Search
+from appliance.audit.subjects import Subject
 from appliance.core import Caller
-from appliance.errors import AuditFailed, AuditUnavailable
+from appliance.errors import AuditFailed, AuditUnavailable, NotFound
 
 BODIES: tuple[type[Part], ...] = (NewReveal,)
 _MEDIA = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8; header=present"}
@@ -42,20 +45,25 @@ _MEDIA = {"jsonl": "application/x-ndjson", "csv": "text/csv; charset=utf-8; head
 def add(app: FastAPI, house: House) -> None:
     """Add the routes. Who may take them stands in ROUTES."""
     search = Search(house.archive.journal.folder)
-    reveals = Reveals(house.archive)
+    reveals = Reveals(house.archive, house.keys.record)
+    hidden = house.archive.subjects.hidden
+
+    def filters(given: Mapping[str, str]) -> dict[str, str]:
+        return told(given, words(house.accounts, house.fleet.served), hidden)
 
     async def look_up(request: Request) -> Response:
         given = parameters(request, LIST_PARAMETERS)
         limit = whole("limit", given.get("limit", "100"), MOST_LISTED)
         newest = one_of("order", given.get("order", "newest"), ("newest", "oldest")) == "newest"
-        question = question_of(given, house.accounts.zone)
+        question = question_of(given, house.accounts.zone, hidden)
         if "after" in given:
             after = whole("after", given["after"], LAST)
             question = going_on(question, after, newest_first=newest)
-        async with house.archive.act("read", Actor.of(_caller(request)), filters=told(given)) as act:
+        asked = filters(given)
+        async with house.archive.act("read", Actor.of(_caller(request)), filters=asked) as act:
             with _readable():
                 page = await search.page_beside(question, limit, newest_first=newest)
-            act.tell(records=len(page.lines))
+            act.tell(**found(given, asked, len(page.lines)))
         rest = json.dumps({"has_more": page.next is not None, "next": page.next})
         body = b'{"object": "list", "data": [%b], %b' % (b",".join(page.lines), rest[1:].encode())
         return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
@@ -63,11 +71,12 @@ def add(app: FastAPI, house: House) -> None:
     async def export(request: Request) -> Response:
         given = parameters(request, EXPORT_PARAMETERS)
         form = one_of("format", given.get("format", "jsonl"), ("jsonl", "csv"))
-        question = question_of(given, house.accounts.zone)
+        question = question_of(given, house.accounts.zone, hidden)
+        asked = filters(given)
         by = Actor.of(_caller(request))
 
         async def parts() -> AsyncGenerator[bytes, None]:
-            async with house.archive.act("export", by, filters=told(given), format=form) as act:
+            async with house.archive.act("export", by, filters=asked, format=form) as act:
                 yield b"%d" % act.seq
                 # up to here, this act included: else it would go on for as long as the log is written to
                 bounded = replace(question, most=min(question.most, act.seq))
@@ -78,13 +87,13 @@ def add(app: FastAPI, house: House) -> None:
                         digest.update(part)
                         yield part
                 finally:
-                    act.tell(records=records, sha256=digest.hexdigest())
+                    act.tell(**found(given, asked, records), sha256=digest.hexdigest())
 
         rest = parts()
         number = await anext(rest)  # before the head is sent: what can't be put on record is a 503
         return _File(f"audit-{number.decode()}.{form}", form, rest)
 
-    async def status(request: Request) -> Response:
+    async def status(request: Request) -> Response:  # not on record, as it is asked for again and again: no records
         parameters(request, ())
         return JSONResponse(_status(house))
 
@@ -101,8 +110,26 @@ def add(app: FastAPI, house: House) -> None:
         shown = reveal.described() | ({} if name is None else {"name": name})
         return JSONResponse(shown, headers={"cache-control": "no-store"})
 
+    async def unseal(request: Request, id: str, seq: str) -> Response:  # noqa: A002
+        parameters(request, ())
+        number = whole("seq", seq, LAST)
+        subject = await reveals.unseal(_caller(request), id, number)
+        with _readable():
+            found = (await search.page_beside(Question(least=number, most=number), 1)).lines
+        record = json.loads(found[0]) if found else {}
+        return JSONResponse(
+            {
+                "object": "audit.unsealed",
+                "seq": number,
+                "kind": record.get("kind"),
+                "unsealed": _opened(record, subject),
+            },
+            headers={"cache-control": "no-store"},
+        )
+
     async def list_reveals(request: Request) -> Response:
         parameters(request, ())
+        await house.archive.happened("read", Actor.of(_caller(request)), what="reveals")
         return JSONResponse({"object": "list", "data": [reveal.described() for reveal in reveals.active()]})
 
     for method, path, answer, taken, body, summary in (
@@ -113,6 +140,7 @@ def add(app: FastAPI, house: House) -> None:
         ("POST", "/admin/audit/reveals", ask, {}, NewReveal, "Ask who a pseudonym is"),
         ("POST", "/admin/audit/reveals/{id}/approve", approve, {}, None, "Approve what somebody else has asked"),
         ("GET", "/admin/audit/reveals/{id}", show, {}, None, "A reveal; once it is approved, with the name"),
+        ("GET", "/admin/audit/reveals/{id}/records/{seq}", unseal, {}, None, "What a record has of the person"),
     ):
         app.add_api_route(
             path, answer, methods=[method], tags=["Audit"], summary=summary, response_class=JSONResponse,
@@ -130,6 +158,15 @@ def _readable() -> Iterator[None]:
             "the log can't be read; `appliance audit verify` on the host says what is wrong with it",
             code="audit_unreadable", reason=str(cause),
         ) from cause  # fmt: skip
+
+
+def _opened(record: Mapping[str, Any], subject: Subject) -> str:
+    """What is sealed under the key of `subject` in a record. Raises `NotFound` where nothing is."""
+    body = record.get("body", {})
+    for holder in (body, body.get("by"), body.get("target")):
+        if isinstance(holder, dict) and holder.get("subject") == subject.pseudonym and "sealed" in holder:
+            return subject.open(holder["sealed"]).decode(errors="replace")
+    raise NotFound("that record holds nothing that is sealed under this person's key", code="nothing_sealed")
 
 
 def _status(house: House) -> dict[str, Any]:

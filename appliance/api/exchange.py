@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 import secrets
@@ -32,7 +31,6 @@ from appliance.observe import Metrics
 from appliance.pipeline import Pipeline
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-_MACHINE_MADE = re.compile(r"(?:[a-z]{1,12}[_-])?[0-9A-Fa-f-]{20,64}")
 _STREAM_HEAD = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -66,6 +64,10 @@ class House:
     audit: Audit
     identity: Tokens | None = None
 
+    def logged(self, id_: str) -> str:
+        """A request's id as it stands in every log: see `audit.hidden`."""
+        return self.archive.subjects.hidden.request(id_)
+
 
 def request_id(scope: Scope) -> str:
     """The caller's `x-request-id` where it is a sensible one, else a new one. The same for each call with a scope."""
@@ -76,18 +78,6 @@ def request_id(scope: Scope) -> str:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
     return f"req_{secrets.token_hex(12)}"
-
-
-def logged(id_: str) -> str:
-    """A request's id as it may stand in logs.
-
-    Ids that machines make (UUIDs, trace ids, ours) stand as they are, so that both sides find a request by
-    the same word. Any other may be somebody's name, so only a hash stands there: who has the id finds the
-    line with `printf %s ID | sha256sum`, who has the log does not learn the id.
-    """
-    if _MACHINE_MADE.fullmatch(id_):
-        return id_
-    return f"sha256_{hashlib.sha256(id_.encode()).hexdigest()[:16]}"
 
 
 async def read_body(receive: Receive, most: int) -> bytes:
@@ -188,13 +178,13 @@ class Exchange(Response):
             caller = await admit(scope, self.permission, house)
             purpose = use_case(scope, caller, house.accounts.use_cases)
             raw = await read_body(receive, house.limits.body_bytes)
-            asked = partial(self._request, logged(id_), caller, purpose, raw)
+            asked = partial(self._request, house.logged(id_), caller, purpose, raw)
             request = asked()
             await while_listened_to(receive, house.pipeline.run(request, reply, asked))
         except Refused as refusal:
             house.metrics.refusals.labels(refusal.code or "other").inc()
             if request is None:  # else the pipeline has written its line
-                house.pipeline.refused(logged(id_), scope.get("caller"), self._operation.name, refusal)
+                house.pipeline.refused(house.logged(id_), scope.get("caller"), self._operation.name, refusal)
             await reply.refuse(refusal)
         except CallerGone:
             pass
@@ -207,7 +197,8 @@ class Exchange(Response):
             while trace is not None and trace.tb_next is not None:
                 trace = trace.tb_next
             where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-            logging.getLogger("appliance.api").error("request %s: %s at %s", logged(id_), type(bug).__name__, where)
+            told = house.logged(id_), type(bug).__name__, where
+            logging.getLogger("appliance.api").error("request %s: %s at %s", *told)
             await reply.refuse(Failed("the appliance failed; the log has more under this request's id"))
 
     def _request(self, id_: str, caller: Caller, purpose: Purpose, raw: bytes, model: str | None = None) -> Request:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from appliance.accounts.keys import PREFIX
 from appliance.accounts.statement import csv_lines
 from appliance.api.bodies.base import refuse
-from appliance.api.exchange import logged
 from appliance.api.query import whole
-from appliance.audit import table
+from appliance.audit import names, table
+from appliance.audit.hidden import Hidden
 from appliance.audit.question import FIELDS, LAST, Question
 from appliance.audit.record import Kind
 from appliance.audit.search import Step
+from appliance.config import Accounts
+from appliance.core import Role
 
 MOST_LISTED = 1000
 _ROWS = 40
@@ -24,6 +27,9 @@ _ROWS = 40
 _DAY = re.compile(r"2[0-9]{3}-[0-9]{2}-[0-9]{2}")
 _MOMENT = re.compile(r"2[0-9]{3}-[0-9]{2}-[0-9]{2}T[0-9:.]{5,15}(Z|[+-][0-9]{2}:[0-9]{2})")
 _SUBJECT = re.compile(r"p_[0-9a-f]{24}")
+_KEY = re.compile(r"key_(?:local|[0-9a-f]{1,32})")
+_WORDS = frozenset({"team", "role", "model", "use_case", "act", "incident", "outcome", "code"})
+"""Filters by a word that anybody may have typed there; the others are of a form that no name has."""
 
 FILTERS = {
     "from": "From this day on, `2026-11-22`, in `accounts.time_zone`; or from a moment, `2026-11-22T15:50:11Z`.",
@@ -53,8 +59,11 @@ LIST_PARAMETERS = {
 EXPORT_PARAMETERS = {"format": "`jsonl` or `csv`; if left out, `jsonl`.", **FILTERS}
 
 
-def question_of(given: Mapping[str, str], zone: tzinfo) -> Question:
+def question_of(given: Mapping[str, str], zone: tzinfo, hidden: Hidden) -> Question:
     """What the filters ask for; days are those of `zone`. Raises `BadRequest`, which names the wrong one."""
+    for name, value in given.items():
+        if PREFIX in value:
+            _refuse(name, "holds an API key, which others may have seen: have it revoked. Ask for keys by their id")
     since = _moment("from", given["from"], zone) if "from" in given else ""
     until = _moment("to", given["to"], zone, end=True) if "to" in given else Question.until
     if until <= since:
@@ -70,7 +79,7 @@ def question_of(given: Mapping[str, str], zone: tzinfo) -> Question:
     if "intent" in given:
         fields["intent"] = whole("intent", given["intent"], LAST)
     if "request" in given:
-        fields["request"] = _as_recorded(given["request"])
+        fields["request"] = hidden.asked(given["request"])
     return Question(since, until, least, most, kind, fields)
 
 
@@ -95,13 +104,34 @@ def _moment(name: str, text: str, zone: tzinfo, *, end: bool = False) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _as_recorded(request: str) -> str:
-    return request if request.startswith("sha256_") else logged(request)
+def told(given: Mapping[str, str], known: Container[str], hidden: Hidden) -> dict[str, str]:
+    """The parameters as they go on record before anything is looked for.
+
+    What may be a name or a secret, as it is neither one of the words `known` nor of a form that says what it is, is
+    hidden.
+    """
+    return {name: _told(name, value, known, hidden) for name, value in given.items()}
 
 
-def told(given: Mapping[str, str]) -> dict[str, str]:
-    """The parameters as they go on record: of a request that isn't surely no name, only what the log has of it."""
-    return {name: _as_recorded(value) if name == "request" else value for name, value in given.items()}
+def _told(name: str, value: str, known: Container[str], hidden: Hidden) -> str:
+    if name == "request":
+        return hidden.asked(value)
+    fits = _KEY.fullmatch(value) if name == "key" else name not in _WORDS or value in known
+    return value if fits else hidden.word(value)
+
+
+def found(given: Mapping[str, str], before: Mapping[str, str], records: int) -> dict[str, Any]:
+    """What to tell of a search in its end: how many records were found, and what was asked for in words.
+
+    `before` is what was `told`. What was found stands in the log as it was asked for, so it may stand there again.
+    """
+    shown = {name: value if name == "key" or name in _WORDS else before[name] for name, value in given.items()}
+    return {"records": records} | ({"filters": shown} if records and shown != before else {})
+
+
+def words(accounts: Accounts, models: Iterable[str]) -> frozenset[str]:
+    """The words that stand in the config or in the appliance itself, and may so stand in the log."""
+    return frozenset({*accounts.teams, *accounts.use_cases, *models, *Role, *names.ACTS, *names.INCIDENTS})
 
 
 def going_on(question: Question, after: int, *, newest_first: bool) -> Question:

@@ -19,7 +19,7 @@ from appliance.api import admin, audit, envelope, pages, usage
 from appliance.api.admission import Access, Guarded
 from appliance.api.bodies import anthropic, chat, embeddings, responses
 from appliance.api.bodies.base import Body
-from appliance.api.exchange import Exchange, Failed, House, logged, request_id
+from appliance.api.exchange import Exchange, Failed, House, request_id
 from appliance.core import Dialect, Operation, Task
 from appliance.engines.engine import State
 from appliance.errors import MethodNotAllowed, NotFound, Refused
@@ -82,6 +82,7 @@ ROUTES: dict[tuple[str, str], Access] = {
     ("GET", "/admin/audit/reveals"): Permission.REVEAL,
     ("POST", "/admin/audit/reveals"): Permission.REVEAL,
     ("GET", "/admin/audit/reveals/{id}"): Permission.REVEAL,
+    ("GET", "/admin/audit/reveals/{id}/records/{seq}"): Permission.REVEAL,
     ("POST", "/admin/audit/reveals/{id}/approve"): Permission.REVEAL,
     ("GET", "/health/live"): "public",
     ("GET", "/health/ready"): "public",
@@ -256,7 +257,7 @@ def _add_errors(app: FastAPI, house: House) -> None:
     def answer(request: Request, refusal: Refused, headers: dict[str, str] | None = None) -> Response:
         id_ = request_id(request.scope)
         house.metrics.refusals.labels(refusal.code or "other").inc()
-        house.pipeline.refused(logged(id_), request.scope.get("caller"), None, refusal)
+        house.pipeline.refused(house.logged(id_), request.scope.get("caller"), None, refusal)
         body = envelope.whole(refusal, envelope.dialect_of(request.url.path), id_)
         own = {name.decode(): value.decode() for name, value in envelope.headers(refusal)}
         return Response(body, refusal.status, {**own, **(headers or {})}, media_type="application/json")
@@ -278,6 +279,6 @@ def _add_errors(app: FastAPI, house: House) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, why: Exception) -> Response:
         # not the path: a caller can write into it
-        id_ = logged(request_id(request.scope))
+        id_ = house.logged(request_id(request.scope))
         logging.getLogger("appliance.api").error("request %s: %s", id_, type(why).__name__)
         return answer(request, Failed("the appliance failed; its log has more"))

@@ -22,6 +22,8 @@ from appliance.signing import written
 
 _MOST_CALLERS = 10_000
 """How many callers' sealed names are kept in memory."""
+_SEALED = 96
+"""Bytes that are sealed at least, or twice that, and so on: else the length of a name would stand there for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,13 @@ class Actor:
         return cls(name, caller.role.value, caller.key_id, caller.user, caller.team)
 
     @classmethod
-    def host(cls) -> Actor:
-        """Whoever runs this process on this host."""
+    def host(cls, uid: int | None = None) -> Actor:
+        """The user of this host with that number; None for whoever runs this process."""
+        uid = os.getuid() if uid is None else uid
         try:
-            name = pwd.getpwuid(os.getuid()).pw_name
-        except KeyError:
-            name = str(os.getuid())
+            name = pwd.getpwuid(uid).pw_name
+        except (KeyError, OSError):
+            name = str(uid)
         return cls(f"host:{name}", "host", user=name)
 
     @classmethod
@@ -127,8 +130,8 @@ class Archive:
         if not actor.name:
             return {"role": actor.role}
         subject = self.subjects.of(actor.name)
-        inside = {"key": actor.key_id, "user": clean(actor.user or "")}
-        told = {"role": actor.role, "sealed": subject.seal(written(inside)), "subject": subject.pseudonym}
+        sealed = subject.seal(_padded({"key": actor.key_id, "user": clean(actor.user or "")}))
+        told = {"role": actor.role, "sealed": sealed, "subject": subject.pseudonym}
         if actor.user is None and actor.key_id is not None:
             told["key"] = actor.key_id
         if actor.team is not None:
@@ -141,7 +144,7 @@ class Archive:
             return {} if key is None else {"key": key}
         subject = self.subjects.of(name)
         inside = {"user": clean(name)} | ({} if key is None else {"key": key})
-        return {"target": {"sealed": subject.seal(written(inside)), "subject": subject.pseudonym}}
+        return {"target": {"sealed": subject.seal(_padded(inside)), "subject": subject.pseudonym}}
 
     def forget(self, name: str) -> None:
         """Keep nothing of `name` in memory any more."""
@@ -171,7 +174,11 @@ class Archive:
         """Put on disk that `by` begins to do `name`; the number of the record, for `end`. Raises as `act` does."""
         body = {**told, **self.target(target, key), "act": name, "by": dict(self.who(by)), "phase": "intent"}
         ticket = self.journal.write(Kind.ACT, body)
-        await ticket.kept()
+        try:
+            await ticket.kept()
+        except BaseException as cause:  # the record may come to disk all the same, later
+            self.end(name, Act(ticket.seq), "failed", error=type(cause).__name__)
+            raise
         return ticket.seq
 
     async def happened(self, name: str, by: Actor, **told: Any) -> None:
@@ -199,3 +206,12 @@ class Archive:
         """Write what waits, sign it, and let others open the log; for `seconds` at most."""
         await self.journal.close(seconds)
         self.subjects.close()
+
+
+def _padded(names: Mapping[str, str | None]) -> bytes:
+    """`names` as JSON of one of few lengths."""
+    bare = len(written({**names, "pad": ""}))
+    size = _SEALED
+    while size < bare:
+        size *= 2
+    return written({**names, "pad": " " * (size - bare)})

@@ -93,10 +93,14 @@ class Growing:
         self._descriptor: int | None = None
 
     def append(self, content: bytes) -> None:
-        """Return once `content` is on disk. Raises OSError; then it is to be appended again before anything else."""
+        """Return once `content` is on disk, in the file of that name.
+
+        Raises OSError; then it is to be appended again before anything else.
+        """
         try:
             descriptor = self._opened()
             write_all(self._disk, descriptor, content, self.length)
+            self._require_untouched(descriptor, self.length + len(content))
         except OSError:
             self.close()
             raise
@@ -112,7 +116,7 @@ class Growing:
     def require_there(self) -> None:
         """Raise OSError when somebody else removed, replaced, cut or extended the file since it was opened."""
         if self._descriptor is not None:
-            self._require_untouched(self._descriptor)
+            self._require_untouched(self._descriptor, self.length)
 
     def close(self) -> None:
         """Let go of the file; it is opened when it is needed."""
@@ -125,16 +129,16 @@ class Growing:
             descriptor = self._descriptor = self._disk.open(self.file, new=not self.length)
             if self._disk.length(descriptor, self.file) > self.length:
                 self._disk.truncate(descriptor, self.length)
-            self._require_untouched(descriptor)
+            self._require_untouched(descriptor, self.length)
             self._disk.sync_folder(self.file.parent)
         return self._descriptor
 
-    def _require_untouched(self, descriptor: int) -> None:
+    def _require_untouched(self, descriptor: int, length: int) -> None:
         try:
-            length = self._disk.length(descriptor, self.file)
+            there = self._disk.length(descriptor, self.file)
         except FileNotFoundError:
-            length = -1
-        if length != self.length:
+            there = -1
+        if there != length:
             what = "somebody else changed or removed it; start the appliance anew, which puts on record what it finds"
             raise OSError(errno.EIO, what, str(self.file))
 

@@ -7,22 +7,33 @@ What is done stays done when a later step fails, or the power does; to erase aga
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Set
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from appliance import strict_yaml
+from appliance.audit import offices
 from appliance.audit.archive import Actor, Archive
+from appliance.audit.offices import OFFICES
+from appliance.audit.record import clean
 from appliance.audit.subjects import Subjects
 from appliance.config import Config
 from appliance.errors import BadRequest, ConfigInvalid, Conflict, NotFound
+from appliance.names import alike, proper
 
 _MOST_LINES = 5
 
 
 class Accounts(Protocol):
-    """Keys and books, which know persons by name. Both raise `BooksUnavailable`, and may be asked again."""
+    """Keys and books, which know persons by name. All raise `BooksUnavailable`, and may be asked again."""
+
+    async def users(self) -> Set[str]:
+        """Whose keys there are, by name."""
+
+    async def roles(self, subject: str) -> Set[str]:
+        """Those of all keys that ever asked for a subject."""
 
     async def revoke(self, subject: str) -> Set[str]:
         """Refuse all keys of a subject from now on; the ids of all that ever asked for it."""
@@ -33,7 +44,7 @@ class Accounts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was known of the person; the name is nowhere in it."""
+    """What was known of the person; the name as it was erased is nowhere in it."""
 
     pseudonym: str | None
     """Under which the log goes on speaking of them; None: it never did, or not since they were erased before."""
@@ -41,10 +52,15 @@ class Erased:
     """API keys, and accounts at the identity provider, that asked for them."""
     rows: int
     """Entries of the accounts that named them."""
+    alike: list[str] = field(default_factory=list, repr=False)
+    """Other names that read like theirs, without regard to case and width: they may be the same person's."""
 
 
-async def erase(archive: Archive, accounts: Accounts, config: Config, by: Actor, name: str) -> Erased:
-    """Erase the subject `name`: a user, `key:ID` for a key that is nobody's, `host:USER`, or the pseudonym of one.
+async def erase(
+    archive: Archive, accounts: Accounts, config: Config, by: Actor, name: str, reason: str | None = None
+) -> Erased:
+    """Erase the subject `name`: a user, `key:ID` for a key that is nobody's, or the pseudonym of one. For whoever is or
+    was an administrator or an auditor there has to be a `reason`; it goes on record.
 
     When this returns, no file of the appliance holds the name or the key it was sealed under. Raises `Conflict` while
     a hold or the config stands against it, `NotFound` for somebody whom nothing knows, `AuditUnavailable` when it can't
@@ -52,11 +68,16 @@ async def erase(archive: Archive, accounts: Accounts, config: Config, by: Actor,
     """
     if not name:
         raise BadRequest("subject: whom? give a name", param="subject")
+    told = {"reason": clean(reason)} if reason else {}
     async with archive.holds.lock:
         name, pseudonym = _whom(archive.subjects, name)
+        _require_not_of_the_host(name)
         _require_not_configured(config, name)
         _require_not_held(archive, pseudonym)
-        async with archive.act("erase", by, subject=pseudonym) as act:
+        if not reason:
+            await _require_no_office(archive, accounts, name, pseudonym)
+        async with archive.act("erase", by, subject=pseudonym, **told) as act:
+            others = await accounts.users() | config.settings.accounts.users.keys() | archive.subjects.names()
             key_ids = await accounts.revoke(name)
             archive.subjects.erase(name)
             archive.forget(name)
@@ -68,18 +89,22 @@ async def erase(archive: Archive, accounts: Accounts, config: Config, by: Actor,
                     code="unknown_subject",
                 )  # fmt: skip
             act.tell(keys=len(key_ids), rows=rows)
-    return Erased(pseudonym, len(key_ids), rows)
+    return Erased(pseudonym, len(key_ids), rows, await asyncio.to_thread(_alike, name, others))
 
 
 def _whom(subjects: Subjects, asked: str) -> tuple[str, str | None]:
     """The name, and the pseudonym where there is one."""
-    if (subject := subjects.known(asked)) is not None:
-        return asked, subject.pseudonym
-    if (subject := subjects.find(asked)) is None:
+    subject = subjects.meant(asked)
+    if subject is None:
         return asked, None
-    if subjects.known(subject.name) is None:
-        raise BadRequest("subject: the key store holds only the beginning of this long name; give it whole")
-    return subject.name, subject.pseudonym
+    for name in (asked, proper(asked), subject.name):
+        if subjects.known(name) is subject:
+            return name, subject.pseudonym
+    raise BadRequest("subject: the key store holds only the beginning of this long name; give it whole")
+
+
+def _alike(name: str, others: Iterable[str]) -> list[str]:
+    return sorted(each for each in others if each != name and alike(each) == alike(name))
 
 
 def left(config: Config, name: str) -> list[str]:
@@ -97,6 +122,28 @@ def left(config: Config, name: str) -> list[str]:
 def names(text: str, name: str) -> bool:
     """Whether `text` holds `name`, as a word of its own."""
     return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
+
+
+def _require_not_of_the_host(name: str) -> None:
+    if name.startswith("host:"):
+        raise Conflict(
+            "subject: what was done on this host stays put down to whoever did it: it is evidence, and kept as such "
+            "(DSGVO Art. 17(3)(e)). Its time is audit.retention.acts_days. Nothing was done",
+            code="subject_of_host",
+        )
+
+
+async def _require_no_office(archive: Archive, accounts: Accounts, name: str, pseudonym: str | None) -> None:
+    held = OFFICES & await accounts.roles(name)
+    folder = archive.journal.folder
+    if not held and (pseudonym is None or not await asyncio.to_thread(offices.on_record, folder, pseudonym)):
+        return
+    raise Conflict(
+        "subject: this person is or was an administrator or an auditor, and once they are erased, nobody can tell any "
+        "more who did what they did, which may be evidence (DSGVO Art. 17(3)(e)). If they are to be erased, say why "
+        "with --reason, which goes on record; give a file number and no name. Nothing was done",
+        code="subject_in_office",
+    )
 
 
 def _require_not_configured(config: Config, name: str) -> None:

@@ -135,7 +135,7 @@ class Flow:
         group = self._writing = self._groups.popleft()
         if not self._groups:
             self._groups.append(Group(group.segment, self._health))
-        self._late = self._loop.call_later(_PATIENCE, self._failed, f"a group took longer than {_PATIENCE:g} s")
+        self._late = self._loop.call_later(_PATIENCE, self._hangs)
         self._writer.do(lambda: self._commit(group))
 
     def _keep(self, group: Group) -> None:
@@ -151,6 +151,9 @@ class Flow:
         self._tell_done(group, signed)
         self._not_before = self._loop.time() + _PAUSE
         self.look()
+
+    def _hangs(self) -> None:
+        self._failed(self._health.trouble or f"{self._sink.folder}: the disk doesn't answer within {_PATIENCE:g} s")
 
     def _failed(self, why: str) -> None:
         self._health.failed(why)
@@ -178,8 +181,9 @@ class Flow:
             try:
                 return work()
             except Exception as cause:  # whatever it is, nothing may happen that isn't on record
-                file = isinstance(cause, OSError) and cause.filename
-                why = f"{file or 'the log'}: {cause.strerror}" if isinstance(cause, OSError) else type(cause).__name__
+                why = type(cause).__name__
+                if isinstance(cause, OSError):
+                    why = f"{cause.filename or self._sink.folder}: {cause.strerror}"
                 self._writer.tell(self._failed, why)
             if self._writer.stopping.wait(pause):
                 break

@@ -164,7 +164,7 @@ async def place(
     if first and last and last < first:
         raise BadRequest("until: this day is before the first one", param="until")
     async with archive.holds.lock:
-        person = (archive.subjects.known(subject) or archive.subjects.find(subject)) if subject is not None else None
+        person = archive.subjects.meant(subject) if subject is not None else None
         if subject is not None and person is None:
             raise BadRequest("subject: nobody of this name is in the log, or has been erased from it", param="subject")
         hold = Hold(

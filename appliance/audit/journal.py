@@ -19,7 +19,7 @@ from appliance.audit.checkpoint import Checkpoint
 from appliance.audit.disk import Disk, RealDisk
 from appliance.audit.flow import Flow
 from appliance.audit.group import Group, Ticket
-from appliance.audit.health import Health
+from appliance.audit.health import Health, in_words
 from appliance.audit.record import Chain, Kind
 from appliance.audit.sink import Opened, Sink, open_log, tidy
 from appliance.config.audit import Audit
@@ -50,6 +50,8 @@ class Journal:
         self.folder = folder
         self.fingerprint = signing.fingerprint(signing.public(opened.key))
         """Of the key that signs, for people to compare."""
+        self.keys = opened.anchor.keys
+        """The public keys that the log may be signed with, in hex: the one that signs, then those before it."""
         self.checkpoint = found.checkpoint
         """The newest that is on disk."""
         self.on_checkpoint: list[Callable[[Checkpoint], None]] = []
@@ -61,7 +63,7 @@ class Journal:
         self._loop = asyncio.get_running_loop()
         self._writer = writer
         self._closer = Writer("audit-closed")
-        self._sink = Sink(folder, found, opened.key, wall, disk)
+        self._sink = Sink(folder, opened, wall, disk)
         self._chain = Chain(found.seq, found.head)
         self._health = Health()
         self._flow = Flow(self._sink, writer, self._health, found.first, self._done, self._failed)
@@ -82,7 +84,8 @@ class Journal:
             self._cut()  # what isn't signed lies in another segment
         self._tidy()
         for incident in found.incidents:
-            _log.error("the audit log was found damaged: %s", incident)
+            level = logging.WARNING if incident["incident"] == "audit_torn" else logging.ERROR
+            _log.log(level, "the audit log: %s", in_words(incident))
             self.note(Kind.INCIDENT, incident)
         self._flow.look()
 
@@ -143,6 +146,11 @@ class Journal:
     def require(self) -> None:
         """Raise `AuditUnavailable` while nothing can be written."""
         self._health.require()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing can be written at the moment, for administrators."""
+        return self._health.trouble
 
     def apply(self, settings: Audit) -> None:
         """Other settings, from the next record on."""

@@ -19,7 +19,7 @@ from appliance.audit.record import Kind, clean
 from appliance.audit.segments import lines, listed
 from appliance.audit.sweep import Sweep
 from appliance.config.audit import Retention
-from appliance.errors import ApplianceError, AuditFailed, BadRequest
+from appliance.errors import ApplianceError, AuditFailed, BadRequest, in_full
 
 ORDERS = ("hold", "release", "repair", "retention")
 _ACT = b'"kind":"%s","prev":"' % Kind.ACT.value.encode()
@@ -35,6 +35,8 @@ class Orders:
         self.sweep = Sweep(archive, state)
         self._archive = archive
         self._folder = state / "audit"
+        self._trouble: str | None = None
+        """Why the last daily run failed."""
 
     async def carry_out(self, order: str, asked: Mapping[str, Any], by: Actor, settings: Retention) -> dict[str, Any]:
         """What comes of one of `ORDERS`. `asked`: what it needs to know.
@@ -58,13 +60,17 @@ class Orders:
         raise ValueError(f"there is no order {order}")
 
     async def daily(self, settings: Retention) -> None:
-        """What is done every day without being ordered. What can't be done is told in an incident, and raised."""
+        """What is done every day without being ordered. What can't be done is raised, and told in an incident: once,
+        until it works, or fails for another reason."""
         try:
             await self.sweep.run(settings, Actor.appliance())
         except Exception as cause:
-            incident = {"incident": "retention_failed", "why": clean(str(cause) or type(cause).__name__)}
-            self._archive.journal.note(Kind.INCIDENT, incident)
+            before, self._trouble = self._trouble, in_full(cause) or type(cause).__name__
+            if self._trouble != before:
+                incident = {"incident": "retention_failed", "why": clean(self._trouble)}
+                self._archive.journal.note(Kind.INCIDENT, incident)
             raise
+        self._trouble = None
 
     def _acts(self) -> Iterator[dict[str, Any]]:
         """All acts on record, in order. Raises `AuditFailed`."""
@@ -83,4 +89,4 @@ class Orders:
 
 def refused(refusal: ApplianceError) -> dict[str, Any]:
     """What comes of an order that is refused; `wrong`: it has to be given in another way."""
-    return {"error": str(refusal), "wrong": isinstance(refusal, BadRequest)}
+    return {"error": in_full(refusal), "wrong": isinstance(refusal, BadRequest)}

@@ -19,6 +19,7 @@ from typing import Any
 
 from appliance import durable
 from appliance.audit import segments
+from appliance.audit.anchor import Anchor
 from appliance.audit.checkpoint import Checkpoint, of_line
 from appliance.audit.disk import Disk, Growing
 from appliance.audit.segments import Segment
@@ -28,6 +29,8 @@ from appliance.signing import BEFORE_THE_FIRST
 _PREVIOUS = re.compile(rb',"prev":"([0-9a-f]{64})","seq":[0-9]{1,16}}\n\Z')
 _TAIL = 120
 """Bytes at the end of a line in which that is found."""
+_LONGEST = 4096
+"""Bytes; no checkpoint is so long."""
 _WINDOW = 1 << 16
 """Bytes at the end of checkpoints.jsonl in which the newest one is looked for first; one takes about 600."""
 
@@ -69,12 +72,15 @@ class _Run:
     """The hashes of those behind."""
 
 
-def recover(folder: Path, work: Path, disk: Disk) -> Found:
+def recover(folder: Path, work: Path, disk: Disk, anchor: Anchor) -> Found:
     """Look at the log in `folder`, and make it fit to be written to. What is torn goes to the folder `work`.
+
+    Where it lacks the checkpoint that `anchor` knows of, it goes on behind that one.
 
     Raises OSError, and `AuditFailed` when neither segments nor checkpoints tell where the chain ends.
     """
     found = _checkpoints(folder / "checkpoints.jsonl", work, disk)
+    _hold_against(anchor, found)
     present = segments.listed(folder)
     if present and not present[-1].compressed:
         _open(present[-1], found, work, disk)
@@ -120,6 +126,32 @@ def _newest(window: bytes, start: int) -> tuple[int, Checkpoint | None]:
         except ValueError:
             end = begin
     return 0, None
+
+
+def _hold_against(anchor: Anchor, found: Found) -> None:
+    """Go on behind the checkpoint that was noted, unless the log holds it, and maybe later ones."""
+    newest, noted = found.checkpoint, anchor.newest
+    if newest is not None and anchor.lost:
+        found.incidents.append({"incident": "audit_note_lost", "checkpoint": newest.number})
+    if noted is None or (newest is not None and _holds(found.checkpoints, noted.line, newest.number - noted.number)):
+        return
+    found.seq, found.head, found.checkpoint = noted.last, noted.head, noted
+    _tell_broken(found)
+    found.incidents[-1]["found"] = newest.number if newest else 0
+
+
+def _holds(checkpoints: Growing, line: bytes, behind: int) -> bool:
+    """Whether `line` is one of the checkpoints, with so many behind it."""
+    if behind < 0:
+        return False
+    end = checkpoints.length
+    with checkpoints.file.open("rb") as file:
+        if end > (behind + 1) * _LONGEST:
+            file.seek(end - (behind + 1) * _LONGEST)
+        while file.tell() < end and (found := file.readline(_LONGEST)):
+            if found == line + b"\n":
+                return True
+    return False
 
 
 # ---- records
@@ -187,8 +219,8 @@ def _begin(found: Found, folder: Path, disk: Disk) -> None:
     if newest > found.seq:
         raise AuditFailed(
             f"{folder}: nothing tells where the log ends, since checkpoints.jsonl ends before the segment "
-            f"{newest:012d}, which can't be read. Restore this folder from a backup; or keep it elsewhere and start "
-            "without it, then a new log begins"
+            f"{newest:012d}, which can't be read. Restore this folder from a backup; or keep it elsewhere, and "
+            "newest-checkpoint in audit-keys with it, and start without both: then a new log begins"
         )
     found.first = found.seq + 1
     found.segment = Growing(disk, segments.plain(folder, found.first))
@@ -278,5 +310,7 @@ def _put_aside(file: Path, offset: int, aside: Path, found: Found) -> None:
 
 
 def _tell_broken(found: Found) -> None:
+    if any(told["incident"] == "audit_broken" for told in found.incidents):
+        return
     number = found.checkpoint.number if found.checkpoint else 0
     found.incidents.append({"incident": "audit_broken", "checkpoint": number, "signed": found.seq})

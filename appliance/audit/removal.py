@@ -26,11 +26,12 @@ from typing import Any, BinaryIO
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance import durable
-from appliance.audit.checkpoint import root
-from appliance.audit.closed import Pause, Unsound, checkpoints, line_of, sha256_of, slices, stub_of
+from appliance.audit.checkpoint import Checkpoint, root
+from appliance.audit.closed import Pause, Unsound, line_of, sha256_of, slices
 from appliance.audit.record import moment
 from appliance.audit.retention import Line, Removed, Terms, in_place_of
 from appliance.audit.segments import Segment
+from appliance.audit.signed import Signed
 from appliance.signing import public, written
 
 REASON = "kept for as long as the settings say"
@@ -48,15 +49,17 @@ class Prepared:
     """Unsigned."""
 
 
-def prepare(segment: Segment, terms: Terms, before: bytes, now: float, pause: Pause, *, dry: bool = False) -> Prepared:
+def prepare(
+    segment: Segment, terms: Terms, before: bytes, now: float, signed: Signed, pause: Pause, *, dry: bool = False
+) -> Prepared:
     """Write what is left of a closed segment beside it, unless nothing goes. `dry`: write nothing.
 
-    `before` is what `terms.latest` has to be in front of it.
+    `before` is what `terms.latest` has to be in front of it; `signed` has been followed to the end of the log.
 
     Raises OSError, and `Unsound`: then nothing goes, and nothing was written.
     """
     terms.latest = before
-    walk = _Walk(segment, terms)
+    walk = _Walk(segment, terms, signed)
     out = _Out(None if dry else _draft(segment))
     try:
         for lines in slices(segment):
@@ -86,7 +89,7 @@ def commit(prepared: Prepared, key: Ed25519PrivateKey) -> None:
     _replace(segment, whole=told["sha256"] is None)
 
 
-def finish(folder: Path, pause: Pause) -> Iterator[Callable[[], None]]:
+def finish(folder: Path, signed: Signed, pause: Pause) -> Iterator[Callable[[], None]]:
     """What is left to do of removals that a power cut or an error broke off: short steps, to be done in turn.
 
     Leaves alone what belongs to a stub that isn't right. Raises OSError.
@@ -95,7 +98,7 @@ def finish(folder: Path, pause: Pause) -> Iterator[Callable[[], None]]:
         segment = _segment(draft)
         try:
             waits = draft.suffix == ".gz" and segment.stub.exists() and (
-                stub_of(segment)["sha256"] == sha256_of(draft, pause)
+                signed.stub_of(segment)["sha256"] == sha256_of(draft, pause)
             )  # fmt: skip
         except Unsound:
             continue
@@ -104,7 +107,7 @@ def finish(folder: Path, pause: Pause) -> Iterator[Callable[[], None]]:
         segment = _segment(file)
         pause()
         with contextlib.suppress(Unsound):
-            if segment.file.exists() and stub_of(segment)["sha256"] is None:
+            if segment.file.exists() and signed.stub_of(segment)["sha256"] is None:
                 yield partial(_replace, segment, whole=True)
 
 
@@ -120,7 +123,7 @@ def _replace(segment: Segment, *, whole: bool) -> None:
 class _Walk:
     """Goes through a segment once: decides, counts, and holds it against its checkpoints."""
 
-    def __init__(self, segment: Segment, terms: Terms) -> None:
+    def __init__(self, segment: Segment, terms: Terms, signed: Signed) -> None:
         self.removed = Removed()
         self.left = 0
         self._segment = segment
@@ -129,12 +132,12 @@ class _Walk:
         self._taken = False
         """Whether records are gone from it already."""
         self._seq = segment.first - 1
-        self._before = stub_of(segment) if segment.stub.exists() else None
+        self._before = signed.stub_of(segment) if segment.stub.exists() else None
         self._found = hashlib.sha256()
         self._previous = self._head = self._before["previous"].encode() if self._before else b""
         self._leaves: list[bytes] = []
-        self._checkpoints = checkpoints(segment)
-        self._next = next(self._checkpoints, None)
+        self._checkpoints = signed.over(segment)
+        self._checkpoint: Checkpoint | None = None
 
     def passed(self, text: bytes) -> bytes:
         """What stands in the place of a line; both with their ends. Raises `Unsound`."""
@@ -175,14 +178,15 @@ class _Walk:
     def _leaf(self, leaf: bytes, seq: int) -> None:
         if seq != self._seq:
             raise Unsound(f"record {self._seq} isn't where it belongs")
+        if not self._leaves:
+            self._checkpoint = next(self._checkpoints, None)
         self._leaves.append(leaf)
-        checkpoint = self._next
+        checkpoint = self._checkpoint
         if checkpoint is not None and seq == checkpoint.last:
             first = seq - len(self._leaves) + 1
             if (first, leaf.hex(), root(self._leaves).hex()) != (checkpoint.first, checkpoint.head, checkpoint.root):
                 raise Unsound(f"the records {first} to {seq} aren't what checkpoint {checkpoint.number} signs")
             self._leaves.clear()
-            self._next = next(self._checkpoints, None)
 
     def end(self) -> None:
         """Nothing more comes. Raises `Unsound`."""
@@ -211,8 +215,7 @@ class _Out:
         self._file: BinaryIO | None = None
         self._pack = zlib.compressobj(wbits=_GZIP)
         if file is not None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(file, flags, 0o600), "wb")
+            self._file = durable.anew(file)
 
     def write(self, content: bytes) -> None:
         """Add to it. Raises OSError."""

@@ -21,7 +21,7 @@ from typing import IO, NamedTuple, TypeVar
 
 from appliance.audit.question import LAST, SEQ, Question, seq_of
 from appliance.audit.segments import Segment, listed, opened
-from appliance.errors import AuditFailed
+from appliance.errors import AuditFailed, Overloaded
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ _WINDOW = 1 << 24
 _PAGE_LINES = 20_000
 """A page is given out when so many lines were looked at, however many were found."""
 _PAGE_BYTES = 1 << 23
+_MOST_ASKING = 8
+"""Pages that are looked for or waited for at once."""
 _RECORD = {"at", "body", "kind", "prev", "seq"}
 _SEQ = re.compile(SEQ + rb"$", re.MULTILINE)
 _DAY = re.compile(rb'^\{"at":"([0-9]{4}-[0-9]{2}-[0-9]{2})T', re.MULTILINE)
@@ -85,6 +87,8 @@ class Search:
         self._folder = folder
         self._days: dict[int, str | None] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit-search")
+        self._turn = asyncio.Lock()
+        self._asking = 0
 
     def page(self, question: Question, limit: int, *, newest_first: bool = True) -> Page:
         """The first records that are asked for, `limit` at most. Raises `AuditFailed` for a log that can't be read."""
@@ -101,13 +105,23 @@ class Search:
         return page
 
     async def page_beside(self, question: Question, limit: int, *, newest_first: bool = True) -> Page:
-        """The same in a thread, with turns for others between two blocks."""
-        page = Page(limit)
-        async for full in self.beside(map(page.take, self.steps(question, newest_first=newest_first))):
-            if full:
+        """The same in a thread, with turns for others between two blocks; one page after the other.
+
+        Each holds up to 16 MiB of the log meanwhile, so `Overloaded` is raised where many wait already.
+        """
+        if self._asking >= _MOST_ASKING:
+            raise Overloaded("many are looking into the log; try again in a moment", code="audit_busy", retry_after=5)
+        self._asking += 1
+        try:
+            async with self._turn:
+                page = Page(limit)
+                async for full in self.beside(map(page.take, self.steps(question, newest_first=newest_first))):
+                    if full:
+                        return page
+                page.end()
                 return page
-        page.end()
-        return page
+        finally:
+            self._asking -= 1
 
     async def beside(self, work: Iterator[T]) -> AsyncIterator[T]:
         """What `work` yields, which is made in a thread, one after the other. It never yields None."""

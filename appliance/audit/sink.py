@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance import durable, signing
 from appliance.audit import segments
+from appliance.audit.anchor import Anchor
 from appliance.audit.checkpoint import Checkpoint, sign
 from appliance.audit.disk import Disk, Growing
 from appliance.audit.record import moment
@@ -22,11 +23,11 @@ from appliance.errors import AuditFailed
 class Sink:
     """Puts lines and checkpoints on disk; what raises OSError is to be called again before anything else."""
 
-    def __init__(
-        self, folder: Path, found: Found, key: Ed25519PrivateKey, wall: Callable[[], float], disk: Disk
-    ) -> None:
-        self._folder = folder
-        self._key = key
+    def __init__(self, folder: Path, opened: Opened, wall: Callable[[], float], disk: Disk) -> None:
+        found = opened.found
+        self.folder = folder
+        self._key = opened.key
+        self._anchor = opened.anchor
         self._wall = wall
         self._disk = disk
         self._first = found.first
@@ -38,7 +39,7 @@ class Sink:
         """Return once `lines` are on disk, in the segment that begins with the record `segment`."""
         if segment != self._first:
             self._segment.close()
-            self._segment = Growing(self._disk, segments.plain(self._folder, segment))
+            self._segment = Growing(self._disk, segments.plain(self.folder, segment))
             self._first = segment
         self._segment.append(b"\n".join((*lines, b"")))
 
@@ -53,6 +54,7 @@ class Sink:
             signed.append(newest)
         self._checkpoints.append(b"".join(checkpoint.line + b"\n" for checkpoint in signed))
         self._newest = newest
+        self._anchor.note(signed[-1])
         return signed
 
     def close(self) -> None:
@@ -68,6 +70,7 @@ class Opened:
     lock: int
     """A descriptor; whoever closes it lets others write to the log."""
     key: Ed25519PrivateKey
+    anchor: Anchor
     found: Found
 
 
@@ -79,8 +82,11 @@ def open_log(folder: Path, keys: Path, disk: Disk) -> Opened:
         lock = _locked(folder / "lock")
         try:
             key = _signing_key(keys / "signing.pem")
-            found = recover(folder, work, disk)
-            _tell_key(folder / "key.pub", key, found)
+            anchor = Anchor(keys, signing.public(key))
+            found = recover(folder, work, disk, anchor)
+            if anchor.lost:
+                anchor.note(found.checkpoint)
+            _tell_key(folder / "key.pub", anchor.keys, found)
         except BaseException:
             os.close(lock)
             raise
@@ -90,7 +96,7 @@ def open_log(folder: Path, keys: Path, disk: Disk) -> Opened:
             f"{where}: {cause.strerror}; the user that runs the appliance has to own this folder, and there has to be "
             "room on its disk"
         ) from cause
-    return Opened(lock, key, found)
+    return Opened(lock, key, anchor, found)
 
 
 def tidy(folder: Path, before: int, disk: Disk) -> None:
@@ -107,8 +113,8 @@ def _locked(file: Path) -> int:
     except BlockingIOError:
         os.close(lock)
         raise AuditFailed(
-            f"another process writes to the log in {file.parent}: stop it; if that is an appliance, it also does what "
-            "it is told on its control socket"
+            f"another process writes to the log in {file.parent}. If an appliance is just starting or ending, try "
+            "again in a moment; else stop that process"
         ) from None
     return lock
 
@@ -127,9 +133,9 @@ def _signing_key(file: Path) -> Ed25519PrivateKey:
     return loaded
 
 
-def _tell_key(file: Path, key: Ed25519PrivateKey, found: Found) -> None:
-    public = signing.public(key)
-    about = signing.about_key(public).encode()
+def _tell_key(file: Path, keys: Sequence[str], found: Found) -> None:
+    public, *former = keys
+    about = "".join([signing.about_key(public), *(f"former {signing.about_key(key)}" for key in former)]).encode()
     if not file.exists() or file.read_bytes() != about:
         durable.replace(file, about)
     if found.checkpoint and found.checkpoint.key != public:

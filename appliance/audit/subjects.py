@@ -23,8 +23,10 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from appliance import state
+from appliance.audit.hidden import Hidden
 from appliance.durable import sync_folder
 from appliance.errors import AuditFailed, AuditUnavailable
+from appliance.names import PSEUDONYM, proper
 
 FILE = "subjects"
 SLOT = 512
@@ -36,6 +38,8 @@ _CHECKED = SLOT - 32
 _EMPTY = bytes(SLOT)
 _NONCE = 12
 _NAME_BYTES = 300
+_FILL = b"\xff"
+"""Stands in no UTF-8; behind each name, so that its length can't be told, also not where the key is gone."""
 _GONE_SECONDS = 3600.0
 """No request is on its way for so long."""
 _KEPT = struct.Struct(">32s32sQH")
@@ -56,7 +60,7 @@ class Subject:
     @property
     def name(self) -> str:
         """The name; of one that is longer than 300 bytes, its beginning."""
-        return self._open(self._name).decode("utf-8", "surrogatepass")
+        return self._open(self._name).rstrip(_FILL).decode("utf-8", "surrogatepass")
 
     def seal(self, content: bytes) -> str:
         """`content` under its key (AES-256-GCM): base64 of nonce, ciphertext and tag. Never the same twice."""
@@ -89,6 +93,8 @@ class Subjects:
         """Whether there was none: the names in a log that is older can't be read any more."""
         self.torn = 0
         """Slots that were half written, or are damaged; they were cleared."""
+        self.hidden = Hidden(index)
+        """Hides what may be names in words of a caller's own choice."""
         self._file = file
         self._opened = opened
         self._index = index
@@ -160,6 +166,16 @@ class Subjects:
         """The subject of that pseudonym, if its key is still there."""
         return self._by_pseudonym.get(pseudonym)
 
+    def meant(self, asked: str) -> Subject | None:
+        """Whom somebody means by `asked`: what looks like a pseudonym is one first, else it is a name."""
+        return (
+            (self.find(asked) if PSEUDONYM.fullmatch(asked) else None) or self.known(asked) or self.known(proper(asked))
+        )
+
+    def names(self) -> set[str]:
+        """Of all that have a key; of one that is longer than 300 bytes, its beginning."""
+        return {held.subject.name for held in self._held.values()}
+
     def erase(self, name: str) -> str | None:
         """Destroy the key of a subject: on disk and in memory when this returns. Its pseudonym; None for an unknown.
 
@@ -206,7 +222,7 @@ class Subjects:
 
     def _add(self, tag: bytes, name: str) -> Subject:
         key = AESGCM.generate_key(256)
-        sealed = _seal(AESGCM(key), _beginning(name))
+        sealed = _seal(AESGCM(key), _beginning(name).ljust(_NAME_BYTES, _FILL))
         kept = _checked(_KEPT.pack(tag, key, int(time.time()), len(sealed)) + sealed)
         slot = self._free[-1] if self._free else self._slots
         self._change(lambda: self._write(slot, kept))
@@ -243,24 +259,49 @@ class Subjects:
             ) from None  # fmt: skip
 
 
+def hidden(folder: Path) -> Hidden:
+    """What the store there hides words with; only reads, and raises as `pseudonyms` does.
+
+    Where there is no store, nothing was hidden yet: then under a key that nothing else will be.
+    """
+    index, _ = _read(folder)
+    return Hidden(index or secrets.token_bytes(32))
+
+
 def pseudonyms(folder: Path) -> Callable[[str], str | None]:
     """Tells the pseudonym of a name that has one. Only reads, so that it works while an appliance runs.
 
     Raises `AuditFailed` for a store that is damaged or can't be read.
     """
-    file = folder / FILE
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        return lambda name: None
-    except OSError as cause:
-        raise AuditFailed(f"the key store can't be read: {cause}") from None
-    index = _index(content, file)
+    index, content = _read(folder)
     if index is None:
         return lambda name: None
     entries = (_entry(content[at : at + SLOT]) for at in range(SLOT, len(content), SLOT))
     known = {tag: subject.pseudonym for tag, subject in filter(None, entries)}
     return lambda name: known.get(_tag(index, name))
+
+
+def named(folder: Path) -> Callable[[str], str | None]:
+    """Tells the name of a pseudonym whose key is still there: for those whose acts others have to be able to judge.
+
+    Only reads, and raises as `pseudonyms` does.
+    """
+    _, content = _read(folder)
+    entries = filter(None, (_entry(content[at : at + SLOT]) for at in range(SLOT, len(content), SLOT)))
+    known = {subject.pseudonym: subject for _, subject in entries}
+    return lambda pseudonym: known[pseudonym].name if pseudonym in known else None
+
+
+def _read(folder: Path) -> tuple[bytes | None, bytes]:
+    """The key that tags are made with, None where there is no store, and all that the store holds."""
+    file = folder / FILE
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None, b""
+    except OSError as cause:
+        raise AuditFailed(f"the key store can't be read: {cause}") from None
+    return _index(content, file), content
 
 
 def _open(file: Path) -> FileIO:

@@ -28,9 +28,10 @@ from appliance.audit.record import Kind, moment
 from appliance.audit.removal import Prepared
 from appliance.audit.retention import Contents, Removed, Terms
 from appliance.audit.segments import Segment, listed
+from appliance.audit.signed import Signed
 from appliance.config.audit import Retention
 from appliance.errors import AuditFailed
-from appliance.signing import load_key
+from appliance.signing import load_key, public
 
 _MOST_TOLD = 10
 """So many segments that couldn't be dealt with are named in an incident; it counts them all."""
@@ -49,6 +50,8 @@ class Swept:
     """Those that records were removed from."""
     failed: dict[int, str] = field(default_factory=dict)
     """Segments that stay as they are, by the number of their first record, and why."""
+    stubs: list[dict[str, Any]] = field(default_factory=list)
+    """What was signed: the first and the last record of each segment, and how many of each kind are gone from it."""
 
     def told(self) -> dict[str, Any]:
         """As it stands in a record."""
@@ -74,6 +77,7 @@ class Sweep:
         self._folder = state / "audit"
         self._keys = state / "audit-keys"
         self._inventory = Inventory(state / "audit-work" / "contents.json")
+        self._signed = Signed(self._folder, archive.journal.keys)
         self._last = state / "audit-work" / "retention"
         """Holds when the last run was."""
         self._wall = wall
@@ -95,18 +99,20 @@ class Sweep:
 
         async with self._running:
             try:
-                run = _Run(self._archive, self._folder, self._inventory, settings, self._wall(), pause)
+                run = _Run(self._archive, self._folder, self._inventory, self._signed, settings, self._wall(), pause)
                 if dry:
                     await run.finish()  # it is signed for already, and isn't to be counted
                     await run.over(None)
                     return run.swept
                 if not sure:
                     self._require_likely(self._wall())
-                key = _key(self._keys)
+                key = _key(self._keys, self._archive.journal.keys[0])
                 async with self._archive.act("retention", by) as act:
-                    await run.finish()
-                    await run.over(key)
-                    act.tell(**run.swept.told())
+                    try:
+                        await run.finish()
+                        await run.over(key)
+                    finally:
+                        act.tell(**run.swept.told(), stubs=run.swept.stubs)
                 self._note(moment(self._wall()))
             finally:
                 stop.set()
@@ -147,13 +153,14 @@ class _Run:
     """One run; what it came to is in `swept`."""
 
     def __init__(
-        self, archive: Archive, folder: Path, inventory: Inventory, settings: Retention, now: float,
+        self, archive: Archive, folder: Path, inventory: Inventory, signed: Signed, settings: Retention, now: float,
         pause: Pause,
     ) -> None:  # fmt: skip
         self.swept = Swept()
         self._archive = archive
         self._folder = folder
         self._inventory = inventory
+        self._signed = signed
         self._settings = settings
         self._now = now
         self._pause = pause
@@ -165,7 +172,7 @@ class _Run:
     async def finish(self) -> None:
         """Finish what a run before left half done. Raises `AuditFailed`."""
         try:
-            for step in await asyncio.to_thread(lambda: [*removal.finish(self._folder, self._pause)]):
+            for step in await asyncio.to_thread(lambda: [*removal.finish(self._folder, self._signed, self._pause)]):
                 await self._archive.journal.exclusively(step)
         except OSError as cause:
             raise AuditFailed(f"a removal that was broken off can't be finished: {_why(cause)}") from cause
@@ -176,6 +183,10 @@ class _Run:
             due = await asyncio.to_thread(self._due)
         except OSError as cause:
             raise AuditFailed(f"the log can't be read: {_why(cause)}") from cause
+        try:
+            await asyncio.to_thread(self._signed.follow, self._archive.journal.checkpoint, self._pause)
+        except Unsound as cause:
+            raise AuditFailed(f"nothing is removed, since the log isn't what was signed: {cause}") from cause
         for segment in due:
             try:
                 removed = await self._deal_with(segment, due[-1], key)
@@ -192,8 +203,9 @@ class _Run:
                 self._terms = Terms.of(self._settings, self._holds, self._now)
                 await asyncio.to_thread(self._show, last)
             prepared = await asyncio.to_thread(
-                removal.prepare, segment, self._terms, self._before[segment], self._now, self._pause, dry=key is None
-            )
+                removal.prepare, segment, self._terms, self._before[segment], self._now, self._signed, self._pause,
+                dry=key is None,
+            )  # fmt: skip
             if key is None or not prepared.removed.kinds or await self._commit(prepared, key):
                 return prepared.removed
 
@@ -202,6 +214,7 @@ class _Run:
             if self._holds != self._archive.holds.active:
                 return False
             await self._archive.journal.exclusively(partial(removal.commit, prepared, key))
+            self.swept.stubs.append({name: prepared.stub[name] for name in ("first", "kinds", "last")})
             return True
 
     # ---- in a thread
@@ -239,7 +252,7 @@ class _Run:
                     ) from cause
 
 
-def _key(folder: Path) -> Ed25519PrivateKey:
+def _key(folder: Path, known: str) -> Ed25519PrivateKey:
     file = folder / "signing.pem"
     try:
         key = load_key(file.read_bytes())
@@ -247,6 +260,8 @@ def _key(folder: Path) -> Ed25519PrivateKey:
         raise AuditFailed(f"{file} can't be read: {cause.strerror}") from cause
     if key is None:
         raise AuditFailed(f"{file} holds no key that signs; restore it from a backup")
+    if public(key) != known:
+        raise AuditFailed(f"{file} holds another key than the one that signs the log since the start; start anew")
     return key
 
 

@@ -4,6 +4,7 @@
     python verifier.py FOLDER
     python verifier.py FOLDER --fingerprint "9f86 d081 884c 7d65 9a2f eaa0 c55a d015"
     python verifier.py FOLDER --key key.pub --known 1204:5feceb66ffc86f38d952786c6d696c79...
+    python verifier.py FOLDER --key old.pub --key key.pub
     python verifier.py FOLDER --against COPY_OF_LAST_MONTH
 
 FOLDER is the appliance's `state/audit`, or a copy of it, also while the appliance writes to it. Nothing is written.
@@ -18,10 +19,12 @@ what is in the folder:
   timestamps/000012.tsr   when checkpoint 12 existed at the latest, signed by a timestamp authority.
   key.pub                 the public key. Whoever gave you the log gave you this, too; so compare its fingerprint with
                           the one that was printed when the appliance was set up, or name the key that you trust.
+                          Name both where the key was lost and another one made, which the log tells of.
 
 what no look at this folder alone can tell: that everything was put back to an earlier state, or that the newest
 records, behind the last checkpoint, were cut off. Note the last line that this prints (NUMBER:SHA256) elsewhere and
-hold the log against it the next time with --known, or keep a copy and use --against.
+hold the log against it the next time with --known, or keep a copy and use --against. That a single segment was put
+back to what it was before a removal is found with --strict, as long as there is a record of that removal.
 
 exit status:  0 genuine    1 not genuine    2 wrong command line, or no log there
 """
@@ -40,16 +43,24 @@ import sys
 import time
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import chain, islice, zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+try:
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    sys.stderr.write("verifier.py: the package cryptography isn't there: pip install cryptography\n")
+    sys.exit(2)
 
 GENUINE, NOT_GENUINE, WRONG_INPUT = 0, 1, 2
 SHOWN = 20
@@ -64,6 +75,8 @@ _AHEAD = 2000
 """So many lines behind a bad one are looked at to tell what happened."""
 _MANY = 128 << 20
 """From so many bytes on, compressed ones, segments are verified by several processes; below, they start too slowly."""
+_LARGEST = 1 << 30
+"""No segment unpacks to much more, whatever the settings."""
 
 _NOT_YET = "a removal that its stub tells of isn't done yet"
 
@@ -73,7 +86,6 @@ _OTHERS = ("checkpoints.jsonl", "key.pub", "lock", "timestamps")
 _TOKEN = re.compile(r"([0-9]{1,12})\.tsr")
 _TAIL = re.compile(rb'"prev":"([0-9a-f]{64})","seq":([1-9][0-9]{0,15})\}\Z')
 _REMOVED = re.compile(rb'\{"kind":"([a-z_]{1,40})","seq":([1-9][0-9]{0,15}),"sha256":"([0-9a-f]{64})"\}')
-_AT = re.compile(rb'\{"at":"([0-9T:.Z-]{20,30})"')
 
 _CHECKPOINT = {
     "at": str, "first": int, "head": str, "key": str, "last": int, "number": int, "previous": str, "root": str,
@@ -94,21 +106,24 @@ class _Bad(Exception):
     """Something that isn't what it has to be; the text says what."""
 
 
+class _OtherKey(_Bad):
+    """Something that is signed with a key that isn't trusted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that a genuine log doesn't have."""
+    """Something that a genuine log doesn't have: what is wrong with a record, and where below the folder it stands.
+
+    `record` is the first that is bad, or that can't be vouched for; 0 is the log as a whole. No signature vouches for
+    the records from `since` to `until`, so whatever is in them may be false; None where that isn't known.
+    """
 
     record: int
-    """The first record that is bad, or that can't be vouched for; 0 for the log as a whole."""
     what: str
-    """In words, what is wrong with it."""
     file: str
-    """Where, below the folder."""
     line: int | None = None
     since: int | None = None
     until: int | None = None
-    """No signature vouches for the records from `since` to `until`, so whatever is in them may be false. None where
-    that isn't known."""
 
     def __str__(self) -> str:
         line = f", line {self.line:,}" if self.line else ""
@@ -120,19 +135,36 @@ class Fault:
 
 
 @dataclass(slots=True)
-class Verdict:
-    """What was found."""
+class Found:
+    """What was found in a segment, or in the whole log."""
 
-    key: str = ""
-    """The public key that all was held against, 64 hexadecimal digits."""
-    trusted: bool = False
-    """Whether that key was named by whoever asked; otherwise it came with the log."""
     records: int = 0
     """Well chained records; those under a checkpoint also match it."""
     removed: int = 0
     """So many more were removed by retention, as signed stubs say."""
     unsigned: int = 0
     """So many of `records` stand behind the last checkpoint."""
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is no fault, but worth knowing."""
+    removals: dict[int, int] = field(default_factory=dict)
+    """How many records went from which segments, by records of retention's that were read; only with `strict`."""
+
+    def removal(self, first: int, count: int) -> None:
+        """Take down that so many were removed from the segment `first`, by and by."""
+        self.removals[first] = max(count, self.removals.get(first, 0))
+
+
+@dataclass(slots=True)
+class Verdict(Found):
+    """What was found in the whole log."""
+
+    bad: int = 0
+    """How many faults there are; `faults` holds the first."""
+    key: str = ""
+    """The public key that signed the newest genuine checkpoint, 64 hexadecimal digits."""
+    trusted: bool = False
+    """Whether keys were named by whoever asked; otherwise the one that came with the log was taken."""
     segments: int = 0
     checkpoints: int = 0
     timestamps: int = 0
@@ -142,11 +174,6 @@ class Verdict:
     """When the newest checkpoint was signed, by the appliance's clock."""
     newest: str | None = None
     """NUMBER:SHA256 of the newest checkpoint, to be noted."""
-    bad: int = 0
-    """How many faults there are; `faults` holds the first."""
-    faults: list[Fault] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    """What is no fault, but worth knowing."""
 
     @property
     def genuine(self) -> bool:
@@ -161,9 +188,8 @@ class Verdict:
 
     def document(self) -> dict[str, Any]:
         """All of it, for programs."""
-        each = [{name: getattr(fault, name) for name in Fault.__slots__} for fault in self.faults]
-        told = {name: getattr(self, name) for name in self.__slots__}
-        return {"genuine": self.genuine, **told, "fingerprint": fingerprint(self.key), "faults": each}
+        told = {name: value for name, value in asdict(self).items() if name != "removals"}
+        return {"genuine": self.genuine, **told, "fingerprint": fingerprint(self.key)}
 
     def lines(self) -> list[str]:
         """All of it, for people."""
@@ -205,12 +231,12 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What is to be looked at in one go, on its own: a segment and the checkpoints over it."""
+    """What is to be looked at in one go, on its own: a segment, named by its first record, and what is signed of it."""
 
     folder: Path
-    key: str
+    trusted: AbstractSet[str]
+    """Fingerprints of the keys that may have signed its stub."""
     first: int
-    """The number of its first record, which is its name."""
     before: str | None
     stretches: tuple[Stretch, ...]
     open: bool
@@ -218,32 +244,16 @@ class Segment:
     strict: bool
 
     @property
-    def name(self) -> str:
-        """What its files' names begin with."""
-        return f"{self.first:012}"
-
-    @property
     def end(self) -> int:
         """The last record that a checkpoint says is in it."""
         return self.stretches[-1].last if self.stretches else self.first - 1
 
 
-@dataclass(slots=True)
-class Found:
-    """What was found in a segment."""
-
-    records: int = 0
-    removed: int = 0
-    unsigned: int = 0
-    faults: list[Fault] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
 def verify(
     folder: Path,
     *,
-    key: str | None = None,
-    fingerprinted: str | None = None,
+    keys: Sequence[str] = (),
+    fingerprints: Sequence[str] = (),
     known: Sequence[tuple[int, str]] = (),
     against: Path | None = None,
     strict: bool = False,
@@ -251,22 +261,26 @@ def verify(
 ) -> Verdict:
     """Verify the log in `folder`. Reads only, also while the appliance writes.
 
-    key            public key, 64 hexadecimal digits; without it the one that lies in the folder is taken.
-    fingerprinted  the key's fingerprint, as somebody noted it before.
-    known          numbers and SHA-256s of checkpoints, as noted before.
-    against        another copy of the log.
-    strict         read each record, too: has it all fields, and is it written in the one way?
-    processes      how many share the work; None: as many as there are cores if there is much to do.
+    keys          public keys that are trusted, 64 hexadecimal digits each.
+    fingerprints  of more keys that are trusted, as somebody noted them before. Where neither is named, the one key
+                  that lies in the folder is taken.
+    known         numbers and SHA-256s of checkpoints, as noted before.
+    against       another copy of the log.
+    strict        read each record, too: has it all fields, is it written in the one way, and is what it tells of
+                  removals still so?
+    processes     how many share the work; None: as many as there are cores if there is much to do.
 
-    Raises `Unusable` if there is no log or no key, and OSError.
+    Raises `Unusable` if there is no log or no key, or nothing in the other copy, and OSError.
     """
     seen = _Seen.of(folder)
     if not (seen.segments or seen.size):
         raise Unusable(f"{folder}: there is no audit log here; name the folder that holds checkpoints.jsonl")
+    others = _others(against) if against else None
     verdict = Verdict()
-    _settle_key(verdict, folder, seen, key, fingerprinted)
-    checkpoints = _Checkpoints(folder, seen, verdict, dict(known))
-    parts = _segments(folder, seen.segments, checkpoints, verdict, strict=strict)
+    trusted = _settle_keys(verdict, folder, seen, keys, fingerprints)
+    checkpoints = _Checkpoints(folder, seen, verdict, trusted, known)
+    like = Segment(folder, trusted, 0, None, (), open=False, strict=strict)
+    parts = _segments(like, seen.segments, checkpoints, verdict.blame)
     if processes is None:
         processes = os.cpu_count() or 1 if seen.bytes >= _MANY else 1
     for found in _look(parts, processes):
@@ -276,15 +290,21 @@ def verify(
         verdict.unsigned += found.unsigned
         verdict.blame(*found.faults)
         verdict.notes += found.notes
+        for first, count in found.removals.items():
+            verdict.removal(first, count)
+    verdict.blame(*_put_back(folder, trusted, verdict.removals))
     checkpoints.finish()
-    if against is not None:
-        _compare(verdict, folder, against)
+    if others:
+        _compare(verdict, _checkpoint_lines(folder, seen), others, trusted)
     return verdict
 
 
 def fingerprint(key: str) -> str:
     """Eight groups of four digits for a public key, to be noted and compared by people."""
-    digits = hashlib.sha256(bytes.fromhex(key)).hexdigest()[:32]
+    return _grouped(hashlib.sha256(bytes.fromhex(key)).hexdigest()[:32])
+
+
+def _grouped(digits: str) -> str:
     return " ".join(digits[start : start + 4] for start in range(0, 32, 4))
 
 
@@ -297,35 +317,49 @@ def read_key(file: Path) -> str:
         start = content.index(b"-----BEGIN")
         loaded = load_pem_public_key(content[start:])
     except (OSError, ValueError, UnsupportedAlgorithm, _Bad) as cause:
-        raise Unusable(f"{file}: there is no public key in it ({cause})") from None
+        raise Unusable(f"{file}: there is no public key in it ({getattr(cause, 'strerror', None) or cause})") from None
     if not isinstance(loaded, Ed25519PublicKey):
         raise Unusable(f"{file}: the key isn't one of Ed25519")
     return loaded.public_bytes_raw().hex()
 
 
-def _settle_key(verdict: Verdict, folder: Path, seen: _Seen, key: str | None, noted: str | None) -> None:
-    """Which key all is held against; a fault where it isn't the one that was noted."""
-    try:
-        own = read_key(folder / "key.pub")
-    except Unusable as why:
-        own = None
-        if (folder / "key.pub").exists():
+def _settle_keys(
+    verdict: Verdict, folder: Path, seen: _Seen, keys: Sequence[str], noted: Sequence[str]
+) -> AbstractSet[str]:
+    """The fingerprints of all keys that are trusted; a fault where the log's own key isn't among them, or is a lie."""
+    named = {fingerprint(key) for key in keys}
+    for text in noted:
+        digits = re.sub(r"^\s*fingerprint|[\s:]", "", text).lower()
+        if not re.fullmatch("[0-9a-f]{32}", digits):
+            raise Unusable(f"{text!r} is no fingerprint, which is eight groups of four digits (0-9, a-f)")
+        named.add(_grouped(digits))
+    file, own = folder / "key.pub", None
+    if os.path.lexists(file):
+        try:
+            own = read_key(file)
+            about = _about(own).split()
+            if _small(file).split()[: len(about)] != about:  # behind it stand former keys, for people
+                what = f"says something else than the key in it, whose fingerprint is {fingerprint(own)}"
+                verdict.blame(Fault(0, what, "key.pub"))
+        except (Unusable, OSError, _Bad) as why:
             verdict.blame(Fault(0, str(why), "key.pub"))
-    verdict.key = key or own or _first_key(folder, seen)
-    verdict.trusted = key is not None
-    if own is not None and own != verdict.key:
-        verdict.blame(Fault(0, f"the log's own key is another one than the one named: {fingerprint(own)}", "key.pub"))
-    if noted is not None:
-        if re.sub(r"[\s:]", "", noted).lower() == fingerprint(verdict.key).replace(" ", ""):
-            verdict.trusted = True
-        else:
-            what = f"the key isn't the one whose fingerprint was noted; its own is {fingerprint(verdict.key)}"
-            verdict.blame(Fault(0, what, "key.pub"))
+    verdict.key = next(iter(keys), None) or own or _first_key(folder, seen)
+    verdict.trusted = bool(named)
+    if named and own and fingerprint(own) not in named:
+        verdict.blame(Fault(0, f"the log's own key is another one than those named: {fingerprint(own)}", "key.pub"))
+    return named or {fingerprint(verdict.key)}
+
+
+def _about(key: str) -> bytes:
+    """What key.pub holds of a key."""
+    loaded = Ed25519PublicKey.from_public_bytes(bytes.fromhex(key))
+    pem = loaded.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return b"fingerprint %s\n%s" % (fingerprint(key).encode(), pem)
 
 
 def _first_key(folder: Path, seen: _Seen) -> str:
     try:
-        for line in _Lines(_content(folder / "checkpoints.jsonl", seen.size), _LONGEST_CHECKPOINT):
+        for line in _checkpoint_lines(folder, seen):
             return str(_signed(line, _CHECKPOINT, None)["key"])
     except (OSError, _Bad):
         pass
@@ -341,9 +375,11 @@ class _Seen:
 
     segments: tuple[int, ...]
     """The numbers by which segments, or the stubs of removed ones, are named; in order."""
+    bytes: int
     size: int
     """Of checkpoints.jsonl, which may grow."""
-    bytes: int
+    whole: bool
+    """Whether that ends with a whole line."""
     tokens: Mapping[int, str]
     """The files of timestamps, by the numbers of their checkpoints."""
     strange: tuple[str, ...]
@@ -351,51 +387,33 @@ class _Seen:
     @classmethod
     def of(cls, folder: Path) -> _Seen:
         """Looks until it sees no new segment beside the checkpoints, and those end with a line."""
+        seen = cls._once(folder)
         for _ in range(20):
-            first, tokens = cls._names(folder), cls._tokens(folder)
-            size, whole = cls._checkpoints(folder)
-            if whole and cls._names(folder)[0] == first[0]:
-                break
+            before, seen = seen, cls._once(folder)
+            if before.whole and before.segments == seen.segments:
+                return before
             time.sleep(0.005)
-        return cls(first[0], size, first[1], tokens, first[2])
+        return seen
 
-    @staticmethod
-    def _names(folder: Path) -> tuple[tuple[int, ...], int, tuple[str, ...]]:
-        segments, size, strange = set(), 0, []
+    @classmethod
+    def _once(cls, folder: Path) -> _Seen:
+        segments, total, strange, tokens, size, whole = set(), 0, [], {}, 0, True
         with os.scandir(folder) as entries:
             for entry in entries:
                 if named := _SEGMENT.fullmatch(entry.name):
                     segments.add(int(named[1]))
-                    size += _size(entry)
+                    with contextlib.suppress(FileNotFoundError):
+                        total += entry.stat(follow_symlinks=False).st_size
                 elif entry.name not in _OTHERS and not entry.name.endswith((".new", ".new.gz")):
                     strange.append(ascii(entry.name))
-        return tuple(sorted(segments)), size, tuple(sorted(strange))
-
-    @staticmethod
-    def _tokens(folder: Path) -> dict[int, str]:
-        try:
-            with os.scandir(folder / "timestamps") as entries:
-                return {int(named[1]): named[0] for entry in entries if (named := _TOKEN.fullmatch(entry.name))}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-
-    @staticmethod
-    def _checkpoints(folder: Path) -> tuple[int, bool]:
-        """How long they are, and whether they end with a whole line."""
-        try:
-            with _opened(folder / "checkpoints.jsonl") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - 1))
-                return size, file.read(1) in (b"", b"\n")
-        except (OSError, _Bad):
-            return 0, True
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return 0
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            names = [file.name for file in (folder / "timestamps").iterdir()]
+            tokens = {int(named[1]): name for name in names if (named := _TOKEN.fullmatch(name))}
+        with contextlib.suppress(OSError, _Bad), _opened(folder / "checkpoints.jsonl") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            whole = file.read(1) in (b"", b"\n")
+        return cls(tuple(sorted(segments)), total, size, whole, tokens, tuple(sorted(strange)))
 
 
 def _opened(file: Path) -> BinaryIO:
@@ -435,15 +453,10 @@ def _unpacked(packed: BinaryIO) -> Iterator[bytes]:
     unpack = zlib.decompressobj(31)
     try:
         while not unpack.eof:
-            block = packed.read(_BLOCK // 4)
-            waiting = block
-            while True:
-                content = unpack.decompress(waiting, _BLOCK)
+            waiting = block = packed.read(_BLOCK // 4)
+            while content := unpack.decompress(waiting, _BLOCK):
+                yield content
                 waiting = unpack.unconsumed_tail
-                if content:
-                    yield content
-                elif not waiting:
-                    break
             if not block and not unpack.eof:
                 raise _Bad("ends too early: its end was cut off")
     except zlib.error:
@@ -483,6 +496,10 @@ class _Lines:
             yield lines
 
 
+def _checkpoint_lines(folder: Path, seen: _Seen) -> _Lines:
+    return _Lines(_content(folder / "checkpoints.jsonl", seen.size), _LONGEST_CHECKPOINT)
+
+
 # --- What is signed --------------------------------------------------------------------------------------------
 
 
@@ -509,50 +526,54 @@ def _read(line: bytes, fields: Mapping[str, Any]) -> dict[str, Any]:
     return told  # type: ignore[no-any-return]
 
 
-def _signed(line: bytes, fields: Mapping[str, Any], key: str | None) -> dict[str, Any]:
-    """What stands in a signed line, if it is signed with `key`. Raises _Bad."""
+def _signed(line: bytes, fields: Mapping[str, Any], trusted: AbstractSet[str] | None) -> dict[str, Any]:
+    """What stands in a signed line, if it is signed with a key that is trusted; None: whoever signed. Raises _Bad."""
     told = _read(line, fields)
     hashes = [told[name] for name in ("head", "key", "previous", "root") if name in told]
     if not all(re.fullmatch("[0-9a-f]{64}", each) for each in hashes) or not _SIGNATURE.fullmatch(told["signature"]):
         raise _Bad("holds something that isn't a hash: it was changed")
     if not 0 < told["first"] <= told["last"] <= 2**53:
         raise _Bad("covers no records")
-    if key is None:
+    if trusted is None:
         return told
-    if told["key"] != key:
-        raise _Bad(f"is signed with another key, whose fingerprint is {fingerprint(told['key'])}")
+    if (its := fingerprint(told["key"])) not in trusted:
+        raise _OtherKey(f"is signed with another key, whose fingerprint is {its}")
+    key, signature = (bytes.fromhex(told[name]) for name in ("key", "signature"))
     unsigned = _written({name: value for name, value in told.items() if name != "signature"})
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(told["signature"]), unsigned)
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, unsigned)
     except (InvalidSignature, ValueError):
         raise _Bad("isn't what was signed: it was changed") from None
     return told
 
 
-@dataclass(slots=True)
-class _Last:
-    """The newest checkpoint so far."""
-
+class _Newest(NamedTuple):
     number: int = 0
     last: int = 0
-    head: str | None = _ZEROS
+    head: str = _ZEROS
     sha256: str = _ZEROS
 
 
 class _Checkpoints:
     """Goes through the signed checkpoints, and tells the stretches of records that they vouch for."""
 
-    def __init__(self, folder: Path, seen: _Seen, verdict: Verdict, known: Mapping[int, str]) -> None:
+    def __init__(
+        self, folder: Path, seen: _Seen, verdict: Verdict, trusted: AbstractSet[str], known: Iterable[tuple[int, str]]
+    ) -> None:
         self._folder = folder
         self._seen = seen
         self._verdict = verdict
-        self._known = dict(known)
-        self._before = _Last()
+        self._trusted = trusted
+        self._known: dict[int, set[str]] = {}
+        for number, sha256 in known:
+            self._known.setdefault(number, set()).add(sha256.lower())
+        self._before = _Newest()
+        self._other_key = False
         self._excused = False
         """Whether a fault has been told that explains why the next one doesn't follow."""
 
     def __iter__(self) -> Iterator[Stretch]:
-        lines = _Lines(_content(self._folder / "checkpoints.jsonl", self._seen.size), _LONGEST_CHECKPOINT)
+        lines = _checkpoint_lines(self._folder, self._seen)
         number = 0
         try:
             for number, line in enumerate(lines, 1):
@@ -569,7 +590,7 @@ class _Checkpoints:
         newest, verdict = self._before, self._verdict
         if not newest.number:
             self._blame(None, "there is no genuine checkpoint, so nothing here is under a signature (yet)")
-        for number, _ in sorted(self._known.items()):
+        for number in sorted(self._known):
             what = f"checkpoint {number}, which was noted, isn't here: the log was cut off, or put back to an older one"
             self._blame(None, what)
         later = sorted(number for number in self._seen.tokens if number > newest.number)
@@ -577,71 +598,72 @@ class _Checkpoints:
             self._blame(None, f"there is a timestamp of checkpoint {later[0]}, which isn't here: the log was cut off")
         if verdict.timestamps:
             verdict.notes.append(f"{verdict.timestamps:,} timestamps; to verify who signed them see the handbook")
+        if self._other_key:
+            verdict.notes.append(
+                "another key signed, too. If the appliance's log has an incident audit_key_changed, and you noted both "
+                "fingerprints, name both: --fingerprint OLD --fingerprint NEW"
+            )
         if self._seen.strange:
             verdict.notes.append(f"not of the log, and not looked at: {', '.join(self._seen.strange[:SHOWN])}")
 
     def _take(self, number: int, line: bytes) -> Iterator[Stretch]:
         before = self._before
         try:
-            told = _signed(line, _CHECKPOINT, self._verdict.key)
+            told = _signed(line, _CHECKPOINT, self._trusted)
         except _Bad as why:
+            self._other_key |= isinstance(why, _OtherKey)
             self._blame(number, f"the checkpoint {why}")
             self._excused = True
             return
-        sha256 = hashlib.sha256(line).hexdigest()
-        mine = told["number"], told["previous"], told["first"]
-        follows = mine == (before.number + 1, before.sha256, before.last + 1)
-        if not follows and not self._blame_order(number, told, sha256):
+        sha256, mine, first = hashlib.sha256(line).hexdigest(), told["number"], told["first"]
+        follows = (mine, told["previous"], first) == (before.number + 1, before.sha256, before.last + 1)
+        goes_on = mine > before.number and first > before.last
+        if not (follows or (goes_on and self._excused)):
+            self._blame(number, self._disorder(told, sha256))
+        if not goes_on:
             return
-        if told["first"] > before.last + 1:
-            yield Stretch(before.last + 1, told["first"] - 1, before.head)
-        yield Stretch(
-            told["first"], told["last"], before.head if follows else None, told["head"], told["root"], told["number"]
-        )
-        self._before = _Last(told["number"], told["last"], told["head"], sha256)
+        if first > before.last + 1:
+            yield Stretch(before.last + 1, first - 1, before.head)
+        yield Stretch(first, told["last"], before.head if follows else None, told["head"], told["root"], mine)
+        self._before = _Newest(mine, told["last"], told["head"], sha256)
         self._excused = False
         self._accept(number, told, sha256)
 
-    def _blame_order(self, number: int, told: Mapping[str, Any], sha256: str) -> bool:
-        """Tell why a genuine checkpoint stands in a wrong place; whether it can be gone on from."""
+    def _disorder(self, told: Mapping[str, Any], sha256: str) -> str:
+        """Why a genuine checkpoint stands in a wrong place."""
         before, mine = self._before, told["number"]
         if sha256 == before.sha256:
-            self._blame(number, f"checkpoint {mine} is there twice")
-        elif mine == before.number:
-            self._blame(number, f"there are two genuine checkpoints {mine}: the history forks before it")
-        elif mine < before.number:
-            self._blame(number, f"checkpoint {mine} stands behind checkpoint {before.number}: they were reordered")
-        elif told["first"] <= before.last:
-            self._blame(number, f"checkpoint {mine} covers records of checkpoint {before.number}: the history forks")
-        else:
-            if self._excused:
-                pass
-            elif mine > before.number + 1:
-                self._blame(number, f"checkpoints are missing: {mine} follows {before.number}")
-            elif told["previous"] == before.sha256:
-                self._blame(number, f"checkpoint {mine} leaves out records: the appliance found its log damaged then")
-            else:
-                self._blame(number, f"checkpoint {mine} doesn't follow from the one before: the history forks")
-            return True
-        return False
+            return f"checkpoint {mine} is there twice"
+        if mine == before.number:
+            return f"there are two genuine checkpoints {mine}: the history forks before it"
+        if mine < before.number:
+            return f"checkpoint {mine} stands behind checkpoint {before.number}: they were reordered"
+        if told["first"] <= before.last:
+            return f"checkpoint {mine} covers records of checkpoint {before.number}: the history forks"
+        if mine > before.number + 1:
+            return f"checkpoints are missing: {mine} follows {before.number}"
+        if told["previous"] == before.sha256:
+            return f"checkpoint {mine} leaves out records: the appliance found its log damaged then"
+        return f"checkpoint {mine} doesn't follow from the one before: the history forks"
 
     def _accept(self, number: int, told: Mapping[str, Any], sha256: str) -> None:
-        mine, verdict = told["number"], self._verdict
-        verdict.checkpoints += 1
+        mine, first, verdict = told["number"], told["first"], self._verdict
+        if verdict.checkpoints and told["key"] != verdict.key and len(verdict.notes) < SHOWN:
+            keys = f"{fingerprint(told['key'])}, where {fingerprint(verdict.key)} did before"
+            verdict.notes.append(f"from checkpoint {mine} on, record {first:,}, another key signs: {keys}")
+        verdict.key, verdict.checkpoints = told["key"], verdict.checkpoints + 1
         verdict.last, verdict.at, verdict.newest = told["last"], told["at"], f"{mine}:{sha256}"
-        noted = self._known.pop(mine, sha256)
-        if noted.lower() != sha256:
+        if self._known.pop(mine, {sha256}) != {sha256}:
             what = f"checkpoint {mine} isn't the one that was noted: the history forks at or before it"
-            verdict.blame(Fault(told["first"], what, "checkpoints.jsonl", number))
+            verdict.blame(Fault(first, what, "checkpoints.jsonl", number))
         if mine in self._seen.tokens:
             verdict.timestamps += 1
             name = f"timestamps/{self._seen.tokens[mine]}"
-            try:
+            stamped = False
+            with contextlib.suppress(OSError, _Bad):
                 stamped = bytes.fromhex(sha256) in _small(self._folder / name)
-            except (OSError, _Bad):
-                stamped = False
             if not stamped:
-                verdict.blame(Fault(told["first"], f"the timestamp isn't one of checkpoint {mine}", name))
+                verdict.blame(Fault(first, f"the timestamp isn't one of checkpoint {mine}", name))
 
     def _blame(self, line: int | None, what: str) -> None:
         self._verdict.blame(Fault(self._before.last + 1, what, "checkpoints.jsonl", line))
@@ -651,7 +673,7 @@ class _Checkpoints:
 
 
 def _segments(
-    folder: Path, names: Sequence[int], stretches: Iterable[Stretch], verdict: Verdict, *, strict: bool
+    like: Segment, names: Sequence[int], stretches: Iterable[Stretch], blame: Callable[[Fault], None]
 ) -> Iterator[Segment]:
     """The segments, each with the stretches that lie in it."""
     waiting = iter(stretches)
@@ -669,13 +691,13 @@ def _segments(
             stretch = next(waiting, None)
         if first == expected:
             start = mine[0].before if mine else before
-            yield Segment(folder, verdict.key, first, start, tuple(mine), following is None, strict)
+            yield replace(like, first=first, before=start, stretches=tuple(mine), open=following is None)
         elif first < expected:
             what = "the segment begins with a record of the segment before: it was put in, or the history forks here"
-            verdict.blame(Fault(first, what, f"{first:012}.jsonl"))
+            blame(Fault(first, what, f"{first:012}.jsonl"))
         else:
             what = "no checkpoint covers the records before this segment: they are missing, or checkpoints are"
-            verdict.blame(Fault(expected, what, f"{first:012}.jsonl"))
+            blame(Fault(expected, what, f"{first:012}.jsonl"))
         if mine:
             expected, before = mine[-1].last + 1, mine[-1].head
 
@@ -701,10 +723,33 @@ def look(segment: Segment) -> Found:
     return _look_once(segment) if found.faults else found
 
 
+def _stub(folder: Path, first: int, trusted: AbstractSet[str]) -> dict[str, Any]:
+    """The stub of the segment `first`. Raises _Bad, OSError."""
+    stub = _signed(_small(folder / f"{first:012}.stub.json").removesuffix(b"\n"), _STUB, trusted)
+    if not all(type(count) is int and count > 0 for count in stub["kinds"].values()):
+        raise _Bad("holds a wrong count")
+    return stub
+
+
+def _put_back(folder: Path, trusted: AbstractSet[str], removals: Mapping[int, int]) -> Iterator[Fault]:
+    """Segments as they were before a removal that is on record. Stubs are read after the records, so none is older."""
+    for first, count in removals.items():
+        signed = 0
+        try:
+            signed = sum(_stub(folder, first, trusted)["kinds"].values())
+        except FileNotFoundError:
+            pass
+        except (OSError, _Bad):
+            continue  # it is told already
+        if signed < count:
+            what = f"or a later one of its segment was put back: {count:,} were removed, its stub tells of {signed:,}"
+            yield Fault(first, what, f"{first:012}.stub.json")
+
+
 def _look_once(segment: Segment) -> Found:
-    stub, name = None, f"{segment.name}.stub.json"
+    stub, name = None, f"{segment.first:012}.stub.json"
     try:
-        stub = _signed(_small(segment.folder / name).removesuffix(b"\n"), _STUB, segment.key)
+        stub = _stub(segment.folder, segment.first, segment.trusted)
         ends = [stretch.last for stretch in segment.stretches]
         if stub["last"] in ends[:-1]:
             return _without_the_next(segment, ends.index(stub["last"]) + 1)
@@ -713,9 +758,8 @@ def _look_once(segment: Segment) -> Found:
         pass
     except (OSError, _Bad) as why:
         return Found(faults=[Fault(segment.first, f"the stub {why}", name, None, segment.first, segment.end)])
-    files = [segment.folder / f"{segment.name}{ending}" for ending in (".jsonl", ".jsonl.gz")]
-    files = [file for file in files if os.path.lexists(file)]
-    if files:
+    files = [segment.folder / f"{segment.first:012}{ending}" for ending in (".jsonl", ".jsonl.gz")]
+    if files := [file for file in files if os.path.lexists(file)]:
         # For a moment there are two, one of them compressed; both have to be right.
         looks = [_Look(segment, file, stub) for file in files]
         bad = next((each for each in looks if each.found.faults), None)
@@ -731,7 +775,7 @@ def _before_a_removal(segment: Segment, bad: _Look, stub: Mapping[str, Any] | No
     Then that lies beside the file as a draft, and the file is as checkpoints and an earlier stub signed it: nothing is
     taken out of it that isn't taken out of the draft.
     """
-    draft = segment.folder / f"{segment.name}.new.gz"
+    draft = segment.folder / f"{segment.first:012}.new.gz"
     if bad.fits_but_for_its_stub and os.path.lexists(draft):
         waiting = _Look(segment, draft, stub).found
         with contextlib.suppress(OSError, _Bad):  # it went away meanwhile
@@ -764,10 +808,7 @@ def _match(stub: Mapping[str, Any], segment: Segment) -> None:
     before, head = segment.before or stub["previous"], (last and last.head) or stub["head"]
     if told != (segment.first, segment.end, before, head):
         raise _Bad("doesn't fit the checkpoints over its segment")
-    counts = stub["kinds"].values()
-    if not all(type(count) is int and count > 0 for count in counts):
-        raise _Bad("holds a wrong count")
-    if stub["sha256"] is None and sum(counts) != segment.end - segment.first + 1:
+    if stub["sha256"] is None and sum(stub["kinds"].values()) != segment.end - segment.first + 1:
         raise _Bad("doesn't account for all records")
 
 
@@ -789,13 +830,10 @@ class _Look:
         """Lines that were read."""
         self._why = ""
         """What is wrong with the last of them, other than where it stands."""
-        self._seq = segment.first
-        """The record that is next."""
-        self._head = segment.before
+        self._seq, self._head = segment.first, segment.before
+        """The record that is next, and the SHA-256 of the one before."""
         try:
             self._go()
-        except FileNotFoundError:
-            self._blame(self._seq, "the file went away while it was read")
         except OSError as why:
             self._blame(self._seq, f"the file can't be read from here on: {why.strerror}")
         except _Bad as why:
@@ -836,26 +874,25 @@ class _Look:
             most = f", with all up to {self._segment.end:,}" if self._segment.end > self._seq else ""
             self._blame(self._seq, f"is missing{most}: {self._how_it_ends()}")
             return False
-        if stretch.root is None:
-            self.found.records += len(leaves)
-            return True
-        signed = bytes.fromhex(stretch.head or "")
-        if leaves[-1] != signed and _root([*leaves[:-1], signed]).hex() == stretch.root:
-            self._blame(stretch.last, f"was changed: checkpoint {stretch.number} signs another")
-        elif leaves[-1] != signed or _root(leaves).hex() != stretch.root:
-            what = "or one of those up to the next checkpoint was changed, put in or removed, and those after it "
-            self._blame(first, f"{what}rewritten to fit: checkpoint {stretch.number} signs others", self._passed)
-        else:
-            self.found.records += len(leaves)
-            return True
-        return False
+        if stretch.root is not None:
+            signed = bytes.fromhex(stretch.head or "")
+            if leaves[-1] != signed and _root([*leaves[:-1], signed]).hex() == stretch.root:
+                self._blame(stretch.last, f"was changed: checkpoint {stretch.number} signs another")
+                return False
+            if leaves[-1] != signed or _root(leaves).hex() != stretch.root:
+                what = "or one of those up to the next checkpoint was changed, put in or removed, and those after it "
+                self._blame(first, f"{what}rewritten to fit: checkpoint {stretch.number} signs others", self._passed)
+                return False
+        self.found.records += len(leaves)
+        return True
 
     def _how_it_ends(self) -> str:
         if self._lines.rest:
             return "the file ends within it"
-        starts = (stretch.first for stretch in self._segment.stretches)
-        nothing = ", and no segment begins with it" if self._seq in starts else ""
-        return f"the file ends before it{nothing}" if self._passed else "the file is empty"
+        if not self._passed:
+            return "the file is empty"
+        begins = any(stretch.first == self._seq for stretch in self._segment.stretches)
+        return "the file ends before it" + (", and no segment begins with it" if begins else "")
 
     def _chained(self, leaves: list[bytes], most: int | None) -> bytes | None:
         """Pass well chained lines, at most so many, and collect their hashes. Returns one that isn't."""
@@ -883,12 +920,19 @@ class _Look:
         return None
 
     def _amiss(self, line: bytes) -> bool:
-        """Whether it is a record that the appliance doesn't write."""
+        """Whether it is a record that the appliance doesn't write; takes down what it tells of removals."""
         try:
-            _read(line, _RECORD)
+            told = _read(line, _RECORD)
         except _Bad as why:
             self._why = str(why)
-        return bool(self._why)
+            return True
+        if told["kind"] == "act" and told["body"].get("act") == "retention":
+            stubs = told["body"].get("stubs")
+            for stub in stubs if isinstance(stubs, list) else ():
+                match stub:
+                    case {"first": int(first), "kinds": dict(kinds)}:
+                        self.found.removal(first, sum(count for count in kinds.values() if type(count) is int))
+        return False
 
     def _unsigned(self) -> None:
         """Pass what stands behind the last checkpoint."""
@@ -908,7 +952,7 @@ class _Look:
     def _diagnose(self, bad: bytes, stretch: Stretch | None) -> None:
         """Tell what is wrong with a line that stands where `_seq` has to."""
         seq, line = self._seq, self._passed
-        after = self._ahead()
+        after = [*self._further(_AHEAD, _BLOCK)]
         self._left, self._passed = chain([bad], after, self._left), line - 1
         first = stretch.first if stretch else self._segment.end + 1
         tail = _TAIL.search(bad[-160:])
@@ -938,18 +982,14 @@ class _Look:
             what = "was changed: it doesn't hold the hash of the record before"
         self._blame(seq, what, line)
 
-    def _ahead(self) -> list[bytes]:
-        """The next lines, as far as they can be read; not too much of them."""
-        after, size = [], 0
-        try:
-            for line in islice(self._left, _AHEAD):
-                after.append(line)
-                size += len(line)
-                if size > _BLOCK:
-                    break
-        except (OSError, _Bad):
-            pass  # it is told when that place is come to
-        return after
+    def _further(self, lines: int, size: int) -> Iterator[bytes]:
+        """The next lines, about as many at most, as far as they can be read."""
+        with contextlib.suppress(OSError, _Bad):  # it is told when that place is come to
+            for line in islice(self._left, max(0, lines)):
+                yield line
+                size -= len(line)
+                if size < 0:
+                    return
 
     def _fits(self, line: bytes, after: Sequence[bytes], stretch: Stretch | None) -> bool | None:
         """Whether a checkpoint, or the record that follows, holds the hash of `line`; None if there is none to tell."""
@@ -960,20 +1000,18 @@ class _Look:
         return None if follower is None else follower[1].decode() == mine
 
     def _resume(self, later: Sequence[Stretch]) -> Stretch | None:
-        """Go on to where one of `later` begins; None if none does."""
+        """Go on to where one of `later` begins; None if none does, as far as a segment can reach."""
         starts = {stretch.first: stretch for stretch in later if stretch.before}
-        try:
-            for line in self._left if starts else ():
-                self._passed += 1
-                tail = _TAIL.search(line[-160:])
-                gone = _REMOVED.fullmatch(line) if self._stub else None
-                stretch = starts.get(int(tail[2]) if tail else int(gone[2]) if gone else 0)
-                if stretch and (gone or (tail and tail[1].decode() == stretch.before)):
-                    self._left, self._passed = chain([line], self._left), self._passed - 1
-                    self._head = stretch.before
-                    return stretch
-        except (OSError, _Bad):
-            pass
+        lines = self._segment.end - self._segment.first + _AHEAD - self._passed
+        for line in self._further(lines, _LARGEST) if starts else ():
+            self._passed += 1
+            tail = _TAIL.search(line[-160:])
+            gone = _REMOVED.fullmatch(line) if self._stub else None
+            stretch = starts.get(int(tail[2]) if tail else int(gone[2]) if gone else 0)
+            if stretch and (gone or (tail and tail[1].decode() == stretch.before)):
+                self._left, self._passed = chain([line], self._left), self._passed - 1
+                self._head = stretch.before
+                return stretch
         return None
 
     def _held_against(self, stub: Mapping[str, Any]) -> None:
@@ -1007,23 +1045,34 @@ def _root(leaves: Sequence[bytes]) -> bytes:
 # --- Another copy ----------------------------------------------------------------------------------------------
 
 
-def _compare(verdict: Verdict, folder: Path, other: Path) -> None:
+def _others(folder: Path) -> Iterable[bytes]:
+    """The checkpoints of another copy. Raises `Unusable` where there are none, or they are torn."""
+    try:
+        seen = _Seen.of(folder)
+    except OSError as why:
+        raise Unusable(f"{folder} can't be read: {why.strerror}") from None
+    if not seen.size:
+        raise Unusable(f"{folder}: there is no checkpoint to hold this log against; name a folder that has some")
+    if not seen.whole:
+        raise Unusable(f"{folder}: its checkpoints.jsonl ends within a line: copy it again, or remove that end")
+    return _checkpoint_lines(folder, seen)
+
+
+def _compare(verdict: Verdict, mine: Iterable[bytes], others: Iterable[bytes], trusted: AbstractSet[str]) -> None:
     """Hold the checkpoints against those of another copy; both may go on beyond the other's end."""
-    mine, others = (_Lines(_content(each / "checkpoints.jsonl"), _LONGEST_CHECKPOINT) for each in (folder, other))
-    if not (other / "checkpoints.jsonl").exists():
-        raise Unusable(f"{other}: there is no audit log there to hold this one against")
     last = number = 0
     try:
         for number, (own, its) in enumerate(zip_longest(mine, others), 1):
-            if own is None:
-                what = f"the other copy has a checkpoint {number}: this one is older, or was cut off"
-                verdict.blame(Fault(last + 1, what, "checkpoints.jsonl"))
-                return
             if its is None:
                 break
             if own != its:
-                last += 1
-                verdict.blame(Fault(last, _which(number, own, its, verdict.key), "checkpoints.jsonl", number))
+                what = f"the other copy has a checkpoint {number}: this one is older, or was cut off"
+                if own is not None:
+                    told = (f"{whose} {'is' if _genuine(line, trusted) else 'is not'} genuine" for whose, line in
+                            (("this one", own), ("the other copy's", its)))  # fmt: skip
+                    what = f"checkpoint {number} isn't that of the other copy: the history forks at or before it; "
+                    what += ", ".join(told)
+                verdict.blame(Fault(last + 1, what, "checkpoints.jsonl", number if own else None))
                 return
             last = _signed(own, _CHECKPOINT, None)["last"]
     except (OSError, _Bad) as why:
@@ -1032,24 +1081,11 @@ def _compare(verdict: Verdict, folder: Path, other: Path) -> None:
         verdict.notes.append(f"the other copy has the same history, up to record {last:,}")
 
 
-def _which(number: int, own: bytes, its: bytes, key: str) -> str:
-    """Of two checkpoints with one number, which are genuine."""
-    genuine = []
-    for line in (own, its):
-        try:
-            _signed(line, _CHECKPOINT, key)
-            genuine.append(True)
-        except _Bad:
-            genuine.append(False)
-    what = f"checkpoint {number} isn't that of the other copy: the history forks at or before it; "
-    match genuine:
-        case [True, True]:
-            return what + "both are signed with the key"
-        case [True, False]:
-            return what + "the other copy's isn't genuine"
-        case [False, True]:
-            return what + "this one isn't genuine"
-    return what + "neither is genuine"
+def _genuine(line: bytes, trusted: AbstractSet[str]) -> bool:
+    try:
+        return bool(_signed(line, _CHECKPOINT, trusted))
+    except _Bad:
+        return False
 
 
 # --- The command line ------------------------------------------------------------------------------------------
@@ -1065,36 +1101,23 @@ def noted(text: str) -> tuple[int, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     about, _, more = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="verifier.py", description=about, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="verifier.py", description=about, epilog=more, formatter_class=form)
+    add, again = parser.add_argument, partial(parser.add_argument, action="append", default=[])
     add("folder", type=Path, metavar="FOLDER", help="the log, or a copy of it")
-    add("--key", type=Path, metavar="FILE", help="the public key that you trust, such as key.pub")
-    add("--fingerprint", metavar="WORDS", help="the key's fingerprint, as you noted it before")
-    add("--known", type=noted, action="append", default=[], metavar="NUMBER:SHA256",
-        help="a checkpoint, as you noted it before; again for more")  # fmt: skip
+    again("--key", type=Path, metavar="FILE", help="a public key that you trust, such as key.pub; again for more")
+    again("--fingerprint", metavar="WORDS", help="of a key that you trust, as you noted it; again for more")
+    again("--known", type=noted, metavar="NUMBER:SHA256", help="a checkpoint, as you noted it; again for more")
     add("--against", type=Path, metavar="FOLDER", help="another copy of the log, such as an older one")
-    add("--strict", action="store_true", help="read each record, too: is it written in the one way (RFC 8785)? slower")
-    add(
-        "--processes",
-        type=int,
-        choices=range(1, 65),
-        metavar="NUMBER",
-        help="share the work (default: one for each core)",
-    )
+    add("--strict", action="store_true", help="read each record, too: is it as the appliance writes (RFC 8785)? slower")
+    add("--processes", type=int, choices=range(1, 65), metavar="NUMBER", help="to share the work (default: all cores)")
     add("--json", action="store_true", help="print JSON, for scripts")
     options = parser.parse_args(arguments)
     try:
         verdict = verify(
-            options.folder,
-            key=read_key(options.key.resolve()) if options.key else None,
-            fingerprinted=options.fingerprint,
-            known=options.known,
-            against=options.against,
-            strict=options.strict,
-            processes=options.processes,
-        )
+            options.folder, keys=[read_key(file.resolve()) for file in options.key], fingerprints=options.fingerprint,
+            known=options.known, against=options.against, strict=options.strict, processes=options.processes,
+        )  # fmt: skip
     except (Unusable, OSError) as why:
         sys.stderr.write(f"verifier.py: {why}\n")
         return WRONG_INPUT

@@ -7,10 +7,14 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.commands import FAILED, OK, write
+from appliance.console import waiting
 from appliance.errors import ApplianceError, AuditFailed, BadRequest, NotFound, NotRunning
+
+if TYPE_CHECKING:
+    from appliance.acts import Tell
 
 _ERASE_SECONDS = 120.0
 """The accounts write all of their pages anew, and what is being written there goes first."""
@@ -30,20 +34,23 @@ def verify(options: argparse.Namespace) -> int:
 
     loaded = None if options.folder else config.load(options.config)
     try:
-        verdict = verifier.verify(
-            loaded.state / "audit" if loaded else options.folder,
-            key=verifier.read_key(options.key.resolve()) if options.key else None,
-            fingerprinted=options.fingerprint,
-            known=options.known,
-            against=options.against,
-            strict=options.strict,
-            processes=None,
-        )
-        if loaded and (chosen := loaded.settings.audit.timestamps):
-            wrong = timestamps.check(loaded.state / "audit", loaded.path(chosen.certificate))
-            verdict.blame(*(verifier.Fault(0, what, file) for file, what in wrong.items()))
-    except (verifier.Unusable, OSError) as why:
-        raise AuditFailed(str(why)) from why
+        with waiting(lambda: "going through all records and signatures"):
+            verdict = verifier.verify(
+                loaded.state / "audit" if loaded else options.folder,
+                keys=[verifier.read_key(file.resolve()) for file in options.key],
+                fingerprints=options.fingerprint,
+                known=options.known,
+                against=options.against,
+                strict=options.strict,
+                processes=None,
+            )
+            if loaded and (chosen := loaded.settings.audit.timestamps):
+                wrong = timestamps.check(loaded.state / "audit", loaded.path(chosen.certificate))
+                verdict.blame(*(verifier.Fault(0, what, file) for file, what in wrong.items()))
+    except verifier.Unusable as why:  # neither genuine nor not
+        raise BadRequest(str(why)) from why
+    except OSError as cause:
+        raise BadRequest(f"{cause.filename}: there is nothing to verify: {cause.strerror}") from cause
     write(json.dumps(verdict.document()) if options.json else "\n".join(verdict.lines()))
     return OK if verdict.genuine else FAILED
 
@@ -77,13 +84,14 @@ def erase(options: argparse.Namespace) -> int:
 
     async def here(archive: Archive) -> dict[str, Any]:
         with store_of(loaded) as store:
-            return asdict(await erasure.erase(archive, AtRest(store), loaded, by, options.subject))
+            return asdict(await erasure.erase(archive, AtRest(store), loaded, by, options.subject, options.reason))
 
-    try:
-        asked = {"subject": options.subject, "by": by.name}
-        (done,) = control.ask(loaded.state, "POST", "/audit/erase", asked, patience=_ERASE_SECONDS)
-    except NotRunning:
-        done = acts.alone(loaded, "erase", here)
+    with waiting(lambda: "erasing: all pages of the accounts are written anew"):
+        try:
+            asked = {"subject": options.subject, "reason": options.reason}
+            (done,) = control.ask(loaded.state, "POST", "/audit/erase", asked, patience=_ERASE_SECONDS)
+        except NotRunning:
+            done = acts.alone(loaded, "erase", here)
     if "error" in done:
         raise (NotFound if done["code"] == "unknown_subject" else AuditFailed)(done["error"])
     left = erasure.left(loaded, options.subject) if options.subject != done["pseudonym"] else []
@@ -100,6 +108,7 @@ def erase(options: argparse.Namespace) -> int:
     lines = [f"✓ erased; keys and tokens refused: {done['keys']}, entries of the accounts cleared: {done['rows']}"]
     if done["pseudonym"]:
         lines.append(f"  the log goes on speaking of {done['pseudonym']}, and nobody can tell any more who that was")
+    lines += [f"  also there: {each}: erase it, too, if it is the same person" for each in done["alike"]]
     lines += ["  the name still stands here, for you to remove:", *(f"    {each}" for each in left)] if left else []
     lines.append("  what no command reaches, such as backups made before: docs/audit.md, Erase a person")
     write("\n".join(lines))
@@ -125,15 +134,20 @@ def release(options: argparse.Namespace) -> int:
 def holds(options: argparse.Namespace) -> int:
     """Show what is held; or make that list anew from the log."""
     from appliance import config
+    from appliance.acts import on_record
     from appliance.audit.holds import Holds
 
     if options.repair:
         found = _carry_out(options, "repair", {})["holds"]
     else:
-        state = config.load(options.config).state
-        found = [asdict(each) for each in Holds.open(state / "audit-work", anew=False).active] if (
-            state / "audit"
-        ).exists() else []  # fmt: skip
+        loaded = config.load(options.config)
+
+        def work(tell: Tell) -> list[dict[str, Any]]:
+            held = Holds.open(loaded.state / "audit-work", anew=False).active
+            tell(records=len(held))
+            return [asdict(each) for each in held]
+
+        found = on_record(loaded, "read", work, what="holds") if (loaded.state / "audit").exists() else []
     write(json.dumps(found) if options.json else "\n".join(map(_told, found)) or "nothing is held")
     return OK
 
@@ -173,10 +187,11 @@ def _carry_out(options: argparse.Namespace, order: str, asked: dict[str, Any]) -
         except ApplianceError as refusal:
             return refused(refusal)
 
-    try:
-        (done,) = control.ask(loaded.state, "POST", f"/audit/{order}", {**asked, "by": by.name})
-    except NotRunning:
-        done = acts.alone(loaded, order, here)
+    with waiting(lambda: "looking through the log; if retention is just running, it comes first"):
+        try:
+            (done,) = control.ask(loaded.state, "POST", f"/audit/{order}", asked)
+        except NotRunning:
+            done = acts.alone(loaded, order, here)
     if "error" in done:
         raise (BadRequest if done["wrong"] else AuditFailed)(done["error"])
     return done

@@ -21,12 +21,13 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def check_config(options: argparse.Namespace) -> int:
-    """Say whether the config and the cards it names are right."""
-    from appliance import config
+    """Say whether the config is right, with the cards, secrets and certificates that it names."""
+    from appliance import app, config
     from appliance.engines.fleet import check
 
     loaded = config.load(options.config)
     check(loaded)
+    app.check(loaded)
     models = ", ".join(loaded.settings.models)
     write(
         json.dumps({"ok": True, "models": list(loaded.settings.models)})
@@ -39,7 +40,6 @@ def check_config(options: argparse.Namespace) -> int:
 def apply(options: argparse.Namespace) -> int:
     """Have the running appliance read its config again."""
     from appliance import config, control
-    from appliance.audit.archive import Actor
     from appliance.console import Progress
 
     loaded = config.load(options.config)
@@ -48,7 +48,7 @@ def apply(options: argparse.Namespace) -> int:
         what = f"the appliance on this state folder runs on {status['config']}; apply that, or restart it with this one"
         raise ConfigInvalid(str(loaded.file), [Problem("", what)])
     show = Progress()
-    for line in control.ask(loaded.state, "POST", "/apply", {"by": Actor.host().name}):
+    for line in control.ask(loaded.state, "POST", "/apply"):
         if "progress" in line:
             show.say(line["progress"])
         elif "error" in line:
@@ -74,11 +74,12 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         write(json.dumps(status, indent=1))
     else:
-        write("\n".join(_status_lines(status)))
+        write("\n".join(lines(status)))
     return OK if ready and not status["egress"]["verify"]["refuses"] else FAILED
 
 
-def _status_lines(status: dict[str, Any]) -> list[str]:
+def lines(status: dict[str, Any]) -> list[str]:
+    """What `appliance status` shows."""
     from appliance.console import alarm
 
     egress = status["egress"]
@@ -89,7 +90,7 @@ def _status_lines(status: dict[str, Any]) -> list[str]:
     else:
         came_to = "holds" if last["holds"] else alarm(f"FAILED: {', '.join(last['failed'])}")
         proven = f"{came_to}, report {last['number']}, {last['time']}"
-    lines = [
+    shown = [
         f"address   {status['address']}",
         f"config    {status['config']}",
         f"egress    {egress['mode']}; the gateway's seal holds: {', '.join(egress['holds']) or 'nothing'}",
@@ -98,17 +99,18 @@ def _status_lines(status: dict[str, Any]) -> list[str]:
         *([alarm(f"        ! every request is refused: the proof {proof['refuses']}")] if proof["refuses"] else []),
     ]
     if not status["books"]["well"]:
-        lines.append(alarm("books     can't be written, so every request is refused: see the store, and the log"))
+        shown.append(alarm("books     can't be written, so every request is refused: see the store, and the log"))
     if not status["audit"]["well"]:
-        lines.append(alarm("audit     can't be written, so every request is refused: see the disk, and the log"))
+        why = status["audit"]["trouble"]
+        shown.append(alarm(f"audit     can't be written, so every request is refused: {why}"))
     outward = {name: status["audit"][name]["trouble"] for name in ("shipping", "timestamps") if name in status["audit"]}
-    lines += [alarm(f"{name:<9} {trouble}") for name, trouble in outward.items() if trouble]
+    shown += [alarm(f"{name:<9} {trouble}") for name, trouble in outward.items() if trouble]
     if status["identity"] and status["identity"]["trouble"]:
-        lines.append(alarm(f"identity  its keys could not be fetched: {status['identity']['trouble']}"))
+        shown.append(alarm(f"identity  its keys could not be fetched: {status['identity']['trouble']}"))
     for name, model in status["models"].items():
         state = model["state"] + (f" ({model['stage']})" if model.get("stage") else "")
         about = f"{model['card']}, {model['requests']} requests now" if "card" in model else ""
-        lines.append(f"model     {name:<16} {state:<10} {about}")
+        shown.append(f"model     {name:<16} {state:<10} {about}")
         faults = (model.get("reason"), *model.get("seal_missing", ()))
-        lines += [alarm(f"        ! {fault}") for fault in faults if fault]
-    return lines
+        shown += [alarm(f"        ! {fault}") for fault in faults if fault]
+    return shown

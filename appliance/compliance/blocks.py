@@ -81,10 +81,14 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What it comes to, in a box; a bad one in white on black."""
+    """What it comes to, in a box: sentences, and whether each is a good one. With a bad one, it is white on black."""
 
-    text: str
-    holds: bool
+    sentences: Sequence[tuple[bool, str]]
+
+    @property
+    def holds(self) -> bool:
+        """Whether all are good."""
+        return all(good for good, _ in self.sentences)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,14 +10,17 @@ from pathlib import Path
 from appliance import __version__
 from appliance.accounts.keys import KeyRecord
 from appliance.audit.record import moment
+from appliance.audit.subjects import named
 from appliance.compliance import log
 from appliance.compliance.access import Access, access
+from appliance.compliance.coverage import Coverage, coverage
 from appliance.compliance.factsheets import WEIGHTS, Factsheet, factsheets
 from appliance.compliance.flows import Flow, flows
 from appliance.compliance.month import Month
 from appliance.compliance.proofs import Gap, Proofs, proofs
 from appliance.compliance.verification import Verification, verified
 from appliance.config import Config, Settings
+from appliance.errors import AuditFailed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +39,20 @@ class Facts:
     factsheets: Sequence[Factsheet]
     log: log.Log
     verification: Verification
+    coverage: Coverage
+    names: Mapping[str, str]
+    """Of those who did something as administrators or auditors, by pseudonym; whoever was erased has none."""
 
     @property
     def unproven(self) -> list[tuple[Gap, int]]:
         """The gaps between reports in which requests were asked, and how many."""
         asked = self.log.asked_in
         return [(gap, asked[index]) for index, gap in enumerate(self.proofs.gaps) if asked[index]]
+
+    @property
+    def unknowable(self) -> bool:
+        """Whether nobody can say any more if requests came between reports."""
+        return bool(self.proofs.gaps and self.coverage.gone("intent"))
 
 
 def gather(
@@ -62,14 +73,27 @@ def gather(
         month.span,
         weights=[sheet.weights[:WEIGHTS] for sheet in models if sheet.weights],
         gaps=[(_moment(gap.due), _moment(gap.until)) for gap in reports.gaps],
+        zone=month.zone,
         say=say,
     )
     say("the log is being verified")
     pseudonymous = settings.audit.works_council
+    stamps = settings.audit.timestamps
+    authority = config.path(stamps.certificate) if stamps else None
+    covered = coverage(state / "audit", month.span, settings.audit.retention, made.timestamp(), found.begins)
     return Facts(
         host, __version__, config.file, settings, month, made.replace(microsecond=0), flows(config), reports,
-        access(keys, month, made.timestamp(), pseudonymous=pseudonymous), models, found, verified(state / "audit"),
+        access(keys, month, made.timestamp(), pseudonymous=pseudonymous), models, found,
+        verified(state / "audit", authority), covered, _names(state / "audit-keys", found.administrators),
     )  # fmt: skip
+
+
+def _names(folder: Path, pseudonyms: Iterable[str]) -> dict[str, str]:
+    try:
+        name = named(folder)
+    except AuditFailed:
+        return {}  # then they stand there by pseudonym
+    return {each: known for each in pseudonyms if (known := name(each)) is not None}
 
 
 def _moment(at: datetime) -> str:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from appliance.compliance.blocks import Block, Bullets, Code, Heading, Listing, Pairs, Paragraph, Strong, Verdict
 from appliance.compliance.chapters import operation, people, processing, record
+from appliance.compliance.chapters.kept import late, unknown
 from appliance.compliance.collect import Facts
 from appliance.compliance.flows import Where
 from appliance.compliance.words import Words
@@ -48,31 +49,42 @@ def _opening(facts: Facts, words: Words) -> Iterator[Block]:
         (words("about.config"), Code(str(facts.config))),
     ])  # fmt: skip
     wrong = list(_wrong(facts, words))
-    yield Verdict(f"{_left(facts, words)} {_log(facts, words)}", holds=not wrong)
+    sentences = [_left(facts, words), _log(facts, words)]
+    if wrong and all(good for good, _ in sentences):
+        sentences.append((False, words("verdict.besides")))
+    yield Verdict(sentences)
     if wrong:
         yield Paragraph(Strong(words("wrong.title")))
         yield Bullets(wrong)
 
 
-def _left(facts: Facts, words: Words) -> str:
+def _left(facts: Facts, words: Words) -> tuple[bool, str]:
     found = facts.proofs
     if not found.count:
-        return words("verdict.left.none")
-    if found.held < found.count or found.faults or facts.unproven:
-        return words("verdict.left.wrong")
+        return False, words("verdict.left.none")
+    if found.held < found.count or found.faults or facts.unproven or facts.unknowable:
+        return False, words("verdict.left.wrong")
     elsewhere = any(flow.where is not Where.HERE and flow.kind != "metrics" for flow in facts.flows)
-    return words(f"verdict.left.{'destinations' if elsewhere else 'deny'}", count=found.count)
+    return True, words(f"verdict.left.{'destinations' if elsewhere else 'deny'}", count=found.count)
 
 
-def _log(facts: Facts, words: Words) -> str:
-    found = facts.verification
+def _log(facts: Facts, words: Words) -> tuple[bool, str]:
+    found, covered = facts.verification, facts.coverage
+    if found.fresh:
+        return False, words("verdict.log.unsigned")
     if found.holds is None:
-        return words("verdict.log.unchecked")
+        return False, words("verdict.log.unchecked")
     if not found.holds or facts.log.trouble or facts.log.unreadable:
-        return words("verdict.log.broken")
-    if found.newest is None:
-        return words("verdict.log.unsigned")
-    return words("verdict.log.whole", count=found.records, number=found.newest.number)
+        return False, words("verdict.log.broken")
+    if (why := unknown(facts, words)) is not None:
+        return False, why
+    number = found.newest.number if found.newest else 0
+    if gone := sum(covered.removed.values()):
+        return True, words("verdict.log.removed", count=found.records, number=number, gone=gone)
+    if late(facts):
+        at = words.moment(covered.began)
+        return True, words("verdict.log.late", count=found.records, number=number, at=at)
+    return True, words("verdict.log.whole", count=found.records, number=number)
 
 
 def _wrong(facts: Facts, words: Words) -> Iterator[str]:
@@ -86,10 +98,18 @@ def _wrong(facts: Facts, words: Words) -> Iterator[str]:
     if facts.unproven:
         count = sum(asked for _, asked in facts.unproven)
         yield words("wrong.unproven", count=count, gaps=len(facts.unproven))
+    if facts.unknowable:
+        yield words("wrong.unknowable", count=facts.coverage.gone("intent"))
     if strange := sum(flow.where is Where.UNKNOWN for flow in facts.flows):
         yield words("wrong.flows", count=strange)
-    if not facts.verification.holds:
+    if facts.verification.fresh:
+        yield words("wrong.unsigned")
+    elif not facts.verification.holds:
         yield words("wrong.log")
+    elif (why := unknown(facts, words)) is not None:
+        yield why
+    if facts.verification.stamps_trouble:
+        yield words("wrong.stamps")
     if log.trouble or log.unreadable:
         yield words("wrong.unread")
 

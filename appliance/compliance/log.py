@@ -7,15 +7,21 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
 from appliance.audit import segments
 from appliance.audit.record import Kind
+from appliance.compliance.access import NAMED
+from appliance.compliance.insight import Act, Insight, summed
 from appliance.errors import AuditFailed
 
 MOST = 500
 """Acts of one name, and incidents of one name, that are kept whole; of more, how many there were."""
+WHOLE = frozenset({"config.apply", "erase", "export", "hold", "holds.repair", "release", "retention"})
+"""Acts that are all kept: who wants to hide one in a crowd can't."""
+_NAMED = frozenset({*NAMED, "host"})
 _EVERY = 20_000
 _AT = slice(7, 31)
 """Where the time stands in each line."""
@@ -38,20 +44,6 @@ class Sum:
         self.prompt_tokens += other.prompt_tokens
         self.completion_tokens += other.completion_tokens
         self.nanoeuros += other.nanoeuros
-
-
-@dataclass(slots=True)
-class Act:
-    """Something that was done. `by` is a pseudonym, or empty where it was the appliance; `end` is how it ended."""
-
-    seq: int
-    at: str
-    name: str
-    by: str
-    role: str
-    target: str
-    told: dict[str, Any]
-    end: str = "open"
 
 
 @dataclass(slots=True)
@@ -80,8 +72,15 @@ class Log:
     acts: defaultdict[str, list[Act]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[str] = field(default_factory=Counter)
     """How many acts there were, by name."""
+    ends: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many of them ended how, by name and end."""
+    insight: Insight = field(default_factory=lambda: Insight(UTC))
+    administrators: set[str] = field(default_factory=set)
+    """The pseudonyms of those who did something as administrators, as auditors or on this host."""
     incidents: defaultdict[str, list[Incident]] = field(default_factory=lambda: defaultdict(list))
     incident_counts: Counter[str] = field(default_factory=Counter)
+    incident_last: dict[str, str] = field(default_factory=dict)
+    """When the last one was, by name."""
     first_use: dict[str, str] = field(default_factory=dict)
     """When each of the weights that were asked about answered for the first time, as far as the log goes back."""
     asked_in: Counter[int] = field(default_factory=Counter)
@@ -105,14 +104,16 @@ def read(
     *,
     weights: Sequence[str] = (),
     gaps: Sequence[tuple[str, str]] = (),
+    zone: tzinfo = UTC,
     say: Callable[[str], None] = lambda _: None,
 ) -> Log:
-    """Read the log in `folder`. Needs memory for the sums, for `MOST` of each act and incident, and nothing else.
+    """Read the log in `folder`. Needs memory for the sums, for the acts in `WHOLE` and for `MOST` of all others.
 
     `span` is the month, as records write moments; `weights` are fingerprints, as intents tell them; `gaps` are spans
-    in order, none in another. `say` hears how many records were read. A damaged log is read as far as it can be.
+    in order, none in another; days are those of `zone`. `say` hears how many records were read. A damaged log is read
+    as far as it can be.
     """
-    reading = _Reading(span, weights, gaps)
+    reading = _Reading(span, weights, gaps, zone)
     seen = 0
     for segment in _listed(folder, reading.log):
         try:
@@ -138,8 +139,10 @@ def _listed(folder: Path, log: Log) -> list[segments.Segment]:
 
 
 class _Reading:
-    def __init__(self, span: tuple[str, str], weights: Sequence[str], gaps: Sequence[tuple[str, str]]) -> None:
-        self.log = Log()
+    def __init__(
+        self, span: tuple[str, str], weights: Sequence[str], gaps: Sequence[tuple[str, str]], zone: tzinfo
+    ) -> None:
+        self.log = Log(insight=Insight(zone))
         self._since, self._until = (moment.encode() for moment in span)
         self._sought = {each.encode(): each for each in weights}
         self._gaps = gaps
@@ -207,30 +210,40 @@ class _Reading:
         if begun is not None:
             begun.end = str(phase)
             begun.told |= told
+            self._over(begun)
             return
         if of is not None:
-            return  # begun in the month before, or one of more than are kept
+            return  # begun in the month before
         name, by, target = str(body["act"]), body.get("by") or {}, body.get("target") or {}
         if name == "start":
             self._lost()
-        self.log.counts[name] += 1
-        if self.log.counts[name] > MOST:
-            return
-        who = str(by.get("subject", by.get("key", "")))
-        end = "open" if phase == "intent" else str(phase)
         act = Act(
-            int(record["seq"]), str(record["at"]), name, who, str(by.get("role", "")), str(target.get("subject", "")),
-            told, end,
+            int(record["seq"]), str(record["at"]), name, str(by.get("subject", "")), str(by.get("role", "")),
+            str(target.get("subject", "")), told, "open" if phase == "intent" else str(phase), str(by.get("key", "")),
         )  # fmt: skip
-        self.log.acts[name].append(act)
+        self.log.counts[name] += 1
+        if act.by and act.role in _NAMED:
+            self.log.administrators.add(act.by)
+        few = self.log.counts[name] <= MOST
+        if not summed(name) and (few or name in WHOLE or (name == "start" and told.get("sections"))):
+            self.log.acts[name].append(act)
         if phase == "intent":
             self._open[act.seq] = act
+        else:
+            self._over(act)
+
+    def _over(self, act: Act) -> None:
+        self.log.ends[act.name, act.end] += 1
+        if summed(act.name):
+            self.log.insight.take(act)
 
     def _lost(self) -> None:
         """Whatever was asked before the appliance started anew has no outcome, and never will."""
         for asked in self._asked.values():
             self.log.sums[(*asked, "")].add(Sum(1))
         self._asked.clear()
+        for act in self._open.values():
+            self._over(act)
         self._open.clear()
 
     def _incident(self, record: dict[str, Any], body: dict[str, Any]) -> None:
@@ -241,6 +254,7 @@ class _Reading:
             begun.told |= told
             return
         self.log.incident_counts[name] += 1
+        self.log.incident_last[name] = str(record["at"])
         if self.log.incident_counts[name] <= MOST:
             incident = Incident(int(record["seq"]), str(record["at"]), name, told)
             self.log.incidents[name].append(incident)

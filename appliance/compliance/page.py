@@ -42,8 +42,22 @@ pre { font: 7.5pt/1.35 "DejaVu Sans Mono", "Liberation Mono", monospace; white-s
   #999; padding-left: 2.5mm; margin: 0 0 2mm; }
 pre.long, table.long { break-inside: auto; }
 .wrong { padding: 3mm 4mm; }
+.verdict div { display: flex; gap: 2.5mm; }
+.verdict div + div { margin-top: 1.5mm; }
+h2 + p, h3 + p { break-after: avoid; }
+@media screen and (max-width: 680px) {
+  body { padding: 0 4mm; }
+  h1, h2, h3, .verdict { hyphens: auto; overflow-wrap: break-word; }
+  dl { grid-template-columns: 1fr; gap: .3mm; }
+  dd { margin: 0 0 1.5mm; }
+  .wide { overflow-x: auto; }
+  .wide table { min-width: 620px; }
+  .blank { min-width: 0; width: 100%; }
+}
 footer { margin-top: 6mm; border-top: .4mm solid #000; padding-top: 2mm; font-size: 8pt; }
 """
+_FEW = 3
+"""Columns that fit on a telephone; a table of more is moved sideways there."""
 _LONG, _MANY = 25, 14
 """A longer listing, and a table of more rows, may begin on one sheet and end on another."""
 
@@ -99,18 +113,19 @@ def _table(table: Table) -> Html:
             yield tag(name, _text(cell), css="figure" if index in table.right else "")
 
     columns = Html("".join(f'<col class="w{width}">' for width in table.widths))
-    return tag(
+    drawn = tag(
         "table",
         tag("colgroup", columns),
         tag("thead", tag("tr", *cells("th", table.head))),
         tag("tbody", *(tag("tr", *cells("td", row)) for row in table.rows)),
         css="long" if len(table.rows) > _MANY else "",
     )
+    return tag("div", drawn, css="wide" if len(table.widths) > _FEW else "")
 
 
 def _verdict(verdict: Verdict) -> Html:
-    mark = "✓ " if verdict.holds else "✗ "
-    return tag("div", mark, verdict.text, css="verdict" if verdict.holds else "verdict wrong")
+    each = (tag("div", tag("span", "✓" if good else "✗"), tag("span", text)) for good, text in verdict.sentences)
+    return tag("div", *each, css="verdict" if verdict.holds else "verdict wrong")
 
 
 def _listing(listing: Listing) -> Html:

@@ -39,16 +39,31 @@ _DRAWABLE = (
 )  # fmt: skip
 """What the fonts have: Latin, Greek, Cyrillic, punctuation, currencies, arrows, operators."""
 _MARKS = "✓✗"
+_LED = (Table, Pairs, Bullets, Listing)
+"""What a paragraph before it stays together with."""
+_LONG_CELL = 900
+"""Characters; so many lie on no more than half a page even in a narrow column."""
+_MANY, _LONG_TABLE = 14, 1500
+"""A table of fewer rows, and of fewer characters in the longest cell of each, stays on one page."""
 
 
 def paper(
     title: str, blocks: Iterable[Block], *, language: str, host: str, header: str, bottom: str, made: datetime
 ) -> bytes:
     """The PDF. `header` and `host` stand above each page, `bottom` below it, beside its number."""
+    every = list(blocks)
+    around = zip([None, *every], every, [*every[1:], None], strict=False)
+    leads = [
+        isinstance(block, Paragraph) and (isinstance(after, _LED) or isinstance(before, Heading))
+        for before, block, after in around
+    ]
     data = {
         "title": _plain(title), "host": _plain(host), "header": _plain(header), "bottom": _plain(bottom),
         "lang": language, "date": {"year": made.year, "month": made.month, "day": made.day},
-        "blocks": [_FORM[type(block)](block) | {"kind": type(block).__name__} for block in blocks],
+        "blocks": [
+            _FORM[type(block)](block) | {"kind": type(block).__name__, "leads": leading}
+            for block, leading in zip(every, leads, strict=True)
+        ],
     }  # fmt: skip
     return typst.compile(
         TEMPLATE.encode(),
@@ -85,12 +100,20 @@ def _inline(part: Inline) -> dict[str, str]:
 
 
 def _table(table: Table) -> dict[str, Any]:
+    rows = [_row([_text(cell) for cell in row]) for row in table.rows]
     return {
         "head": [_plain(word) for word in table.head],
         "widths": list(table.widths),
         "right": sorted(table.right),
-        "rows": [[_text(cell) for cell in row] for row in table.rows],
+        "rows": rows,
+        "breaks": len(rows) > _MANY or sum(row["longest"] for row in rows) > _LONG_TABLE,
     }
+
+
+def _row(cells: list[list[dict[str, str]]]) -> dict[str, Any]:
+    """One that is sure to fit on a page stays `whole` on one."""
+    longest = max(sum(len(part["text"]) for part in cell) for cell in cells)
+    return {"cells": cells, "longest": longest, "whole": longest < _LONG_CELL}
 
 
 _FORM: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
@@ -99,6 +122,9 @@ _FORM: dict[type[Any], Callable[[Any], dict[str, Any]]] = {
     Bullets: lambda block: {"items": [_text(item) for item in block.items]},
     Table: _table,
     Pairs: lambda block: {"rows": [[_plain(word), _text(text)] for word, text in block.rows]},
-    Verdict: lambda block: {"text": _plain(block.text), "holds": block.holds},
+    Verdict: lambda block: {
+        "sentences": [[good, _plain(text)] for good, text in block.sentences],
+        "holds": block.holds,
+    },
     Listing: lambda block: {"lines": [_plain(line) for line in block.lines]},
 }

@@ -28,7 +28,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Time without a report that goes beyond the interval: `due` is when one should have come."""
+    """Time without a report that goes beyond the interval: from `due` on nothing is proven any more."""
 
     since: datetime
     due: datetime
@@ -71,7 +71,7 @@ def proofs(folder: Path, month: Month, every_seconds: float) -> Proofs:
         len(inside),
         sum(entry.holds for _, entry in inside),
         tuple(_failed(ledger, at, entry) for at, entry in inside if not entry.holds),
-        tuple(_gaps(sorted(at for at, _ in inside), before, month, interval)) if interval else (),
+        tuple(_gaps(sorted(at for at, _ in inside), before, month, interval)),
         (*found.faults, *found.unfinished),
         last.fingerprint if last else "",
         inside[0][1].number if inside else 0,
@@ -91,10 +91,10 @@ def _failed(ledger: Ledger, at: datetime, entry: Entry) -> Failed:
 
 
 def _gaps(times: Sequence[datetime], before: datetime | None, month: Month, interval: timedelta) -> Iterator[Gap]:
-    start = max(before, month.since - interval) if before is not None else month.since
-    for since, until in zip([start, *times], [*times, month.until], strict=True):
-        if until - since > interval + _LATE:
-            yield Gap(since, since + interval, until)
+    starts = [max(before or month.since - interval, month.since - interval), *times]
+    for start, until in zip(starts, [*times, month.until], strict=True):
+        if until - start > interval + _LATE:
+            yield Gap(month.since if before is None and start is starts[0] else start, start + interval, until)
 
 
 def within(gap: Gap, moments: Sequence[datetime]) -> datetime | None:

@@ -26,7 +26,7 @@ TEMPLATE = r"""
 // copied from the paper whole.
 #let code(body, size: 7.6pt) = {
   set text(font: mono, size: size, hyphenate: false)
-  for part in body.matches(regex("[^ /.:,;@=-]{0,26}[ /.:,;@=-]*")) { text(part.text); box() }
+  body.matches(regex("[^ /.:,;@=-]{0,26}[ /.:,;@=-]*")).map(part => part.text).filter(part => part != "").join(box())
 }
 #let blank(body) = box(
   width: 100%, height: 6mm, stroke: (bottom: .4pt), inset: (bottom: .8mm),
@@ -41,18 +41,21 @@ TEMPLATE = r"""
 
 #let draw = (
   Heading: b => heading(level: b.level, b.text),
-  Paragraph: b => par(text(size: if b.small { 8.5pt } else { 10pt }, inline(b.text))),
+  Paragraph: b => block(sticky: b.leads, par(text(size: if b.small { 8.5pt } else { 10pt }, inline(b.text)))),
   Bullets: b => block(breakable: b.items.len() > 14, list(..b.items.map(inline))),
-  Table: b => block(above: 3mm, below: 4mm, width: 100%, breakable: b.rows.len() > 14, {
+  Table: b => block(above: 3mm, below: 4mm, width: 100%, breakable: b.breaks, {
     set text(size: 8.5pt)
     set par(leading: .5em)
     table(
       columns: b.widths.map(width => width * 1fr),
       stroke: (_, y) => (bottom: if y == 0 { .8pt } else { .3pt + luma(150) }),
-      inset: (x: 1.2mm, y: 1.1mm),
+      inset: (x, _) => (
+        left: if b.right.contains(x - 1) and not b.right.contains(x) { 4mm } else { 1.2mm },
+        right: 1.2mm, y: 1.1mm,
+      ),
       align: (x, y) => (if b.right.contains(x) { right } else { left }) + if y == 0 { bottom } else { top },
       table.header(..b.head.map(word => text(size: 8pt, strong(word)))),
-      ..b.rows.map(row => row.map(inline)).flatten(),
+      ..b.rows.map(row => row.cells.map(cell => table.cell(breakable: not row.whole, inline(cell)))).flatten(),
     )
   }),
   Pairs: b => block(below: 3mm, breakable: b.rows.len() > 14, {
@@ -67,9 +70,13 @@ TEMPLATE = r"""
   }),
   Verdict: b => block(
     width: 100%, above: 4mm, below: 4mm, inset: 4mm, breakable: false,
-    stroke: 1.6pt, fill: if b.holds { white } else { black },
-    text(size: 12pt, weight: "bold", fill: if b.holds { black } else { white },
-      (if b.holds { "✓ " } else { "✗ " }) + b.text),
+    stroke: 1.6pt, fill: if b.holds { white } else { black }, {
+      set text(size: 12pt, weight: "bold", fill: if b.holds { black } else { white })
+      grid(
+        columns: (auto, 1fr), column-gutter: 2.5mm, row-gutter: 3mm,
+        ..b.sentences.map(((good, text)) => (if good { "✓" } else { "✗" }, text)).flatten(),
+      )
+    },
   ),
   Listing: b => block(
     width: 100%, above: 2.5mm, below: 3mm, inset: (left: 2.5mm, y: .5mm), stroke: (left: 1.2pt + luma(150)),

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from appliance import names
 from appliance.config.section import FilePath, Secret, Section, may_be_private, refuse_extras
 from appliance.core import Role, ServiceClass
 
@@ -20,8 +21,23 @@ def printable(text: str) -> str:
     return text
 
 
-PersonName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f/:]{1,128}$"), AfterValidator(printable)]
-"""A user or a team: whatever the company writes, if it can be printed, but no slash or colon."""
+def _of_a_person(name: str) -> str:
+    if names.INVISIBLE.search(name):
+        raise ValueError("must hold no character that can't be seen")
+    if names.PSEUDONYM.fullmatch(name):
+        raise ValueError("must not look like a pseudonym of the audit log")
+    if (proper := names.proper(name)) != name:
+        raise ValueError(f"must be written {proper!r}: letters composed (NFC), single spaces, and none at the ends")
+    return name
+
+
+PersonName = Annotated[
+    str, Field(pattern=r"^[^\x00-\x1f\x7f/:]{1,128}$"), AfterValidator(printable), AfterValidator(_of_a_person)
+]
+"""A user or a team: whatever the company writes, if it can be seen, but no slash or colon, and in one way only.
+
+Where names come from outside, `names.proper` makes them so first.
+"""
 UseCaseName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 _Count = Annotated[int, Field(ge=1, le=10**15)]
 _Euros = Annotated[float, Field(gt=0, le=10**9)]

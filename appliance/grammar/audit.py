@@ -12,11 +12,14 @@ from appliance.grammar.command import add, count, fingerprint
 _AUDIT_ERASE = """\
 Destroy the key under which the log holds a person's name, refuse the person's API keys, and take the name out of the
 accounts. The log still verifies, and sums of teams stay right; who it was, nobody can tell any more. There is no way
-back. Refused while records of the person are held, or while accounts.users in the config names them.
+back. Refused while records of the person are held, or while accounts.users in the config names them. What an
+administrator or auditor did can't be put down to anybody then, so for those it takes --reason; who commands this host,
+`host:...`, stays.
 
   appliance audit erase --subject anna
   appliance audit erase --subject p_4f0c2a91d3e74f0c2a91d3e7   whoever has this pseudonym
   appliance audit erase --subject key:key_4f0c2a91d3e7         a key without a user
+  appliance audit erase --subject bert --reason "left in 2019, file 4711"
 """
 _AUDIT_HOLD = """\
 Keep what a court, an authority or an audit wants: the records of some days, those of a person, or both at once, that
@@ -66,9 +69,9 @@ put on record, with the file's SHA-256.
 
 def _add_filters(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("which records (all of it has to hold; docs/api.md says what each means)")
-    for name in search.FILTERS:
+    for name, about in search.FILTERS.items():
         metavar = "DAY" if name in ("from", "to") else name.upper()
-        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=metavar)
+        group.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar=metavar, help=about)
     group.add_argument("--user", metavar="NAME", help="a person's, by name: for who asks what is kept of them")
 
 
@@ -78,10 +81,10 @@ def add_to(top: Any) -> None:
     group = log.add_subparsers(title="commands", metavar="COMMAND", required=True)
     command = add(group, "verify", audit.verify, "say whether the audit log is genuine", _AUDIT_VERIFY)
     command.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="a copy (default: the appliance's own)")
-    command.add_argument("--key", type=Path, metavar="FILE", help="the public key that you trust, such as key.pub")
-    command.add_argument(
-        "--fingerprint", type=fingerprint, metavar="WORDS", help="the key's fingerprint, as you noted it before"
-    )
+    command.add_argument("--key", type=Path, action="append", default=[], metavar="FILE",
+        help="the public key that you trust, such as key.pub; again for more")  # fmt: skip
+    command.add_argument("--fingerprint", type=fingerprint, action="append", default=[], metavar="WORDS",
+        help="of the key that you trust, as you noted it before; again for more")  # fmt: skip
     command.add_argument("--known", type=audit.noted, action="append", default=[], metavar="NUMBER:SHA256",
         help="a checkpoint, as you noted it before; again for more")  # fmt: skip
     command.add_argument("--against", type=Path, metavar="FOLDER", help="another copy of the log, such as an older one")
@@ -97,6 +100,8 @@ def add_to(top: Any) -> None:
     command.add_argument("--output", type=Path, metavar="FILE", help="where to (default: standard output)")
     command = add(group, "erase", audit.erase, "erase a person", _AUDIT_ERASE)
     command.add_argument("--subject", required=True, metavar="NAME", help="the user, as keys and tokens name them")
+    command.add_argument("--reason", metavar="TEXT",
+        help="why, for somebody who was an administrator or an auditor; goes on record, so name nobody")  # fmt: skip
     command = add(group, "hold", audit.hold, "keep what a court wants, however old it is", _AUDIT_HOLD)
     command.add_argument("--reason", required=True, metavar="TEXT", help="what for, such as a file number")
     command.add_argument("--since", metavar="DAY", help="the first day, such as 2026-11-01 (default: the beginning)")

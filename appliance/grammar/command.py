@@ -47,7 +47,8 @@ def page(text: str) -> Path:
 
 
 def fingerprint(text: str) -> str:
-    """The fingerprint of a key, as people write it down."""
+    """The fingerprint of a key, as people write it down, or as the first line of key.pub has it."""
+    text = text.strip().removeprefix("fingerprint").strip()
     if not re.fullmatch(r"[0-9a-f]{32}", text.replace(" ", "").replace(":", ""), re.IGNORECASE):
         raise argparse.ArgumentTypeError("a fingerprint is eight groups of four digits (0-9, a-f), in quotes")
     return text

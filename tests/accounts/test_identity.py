@@ -663,7 +663,17 @@ async def test_a_team_is_a_name_or_the_first_of_a_list_that_is_known(made: Made,
     assert (await identity.authenticate(made.provider.token(groups=value))).team == team
 
 
-NO_NAMES = ["", "a/b", "a:b", "a\n", "\x9b31m", "\u202ea", "\ud800", "\x00", "x" * 129, 7, True, ["erika"], {"a": 1}]
+@pytest.mark.parametrize("name", ["Änne  Groß", "A\u0308nne Groß", " Änne Groß "])
+async def test_one_name_is_one_user_however_it_is_written(made: Made, name: str) -> None:
+    identity = await made(claims={"team": "groups"})
+    caller = await identity.authenticate(made.provider.token(preferred_username=name, groups=name))
+    assert (caller.user, caller.team) == ("Änne Groß", "Änne Groß")
+
+
+NO_NAMES = [
+    "", " ", "boss\ufe0f", "p_0123456789abcdef01234567", "a/b", "a:b", "a\n", "\x9b31m", "\u202ea", "\ud800", "\x00",
+    "x" * 129, 7, True, ["erika"], {"a": 1},
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NO_NAMES)

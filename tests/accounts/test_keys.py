@@ -110,6 +110,15 @@ def test_a_clock_that_jumps_by_a_year_ends_only_what_expires(clock: Clock) -> No
     assert ring.authenticate(ending).key_id == "key_2"
 
 
+def test_a_keyring_knows_whose_a_key_is_and_when_it_was_rotated(clock: Clock) -> None:
+    _, record = made(user="anna")
+    ring = clock.keyring(record)
+    assert (ring.record(record.id), ring.owner(record.id), ring.rotated(record.id)) == (record, "anna", None)
+    assert (ring.record("oidc_1"), ring.owner("oidc_1"), ring.rotated("oidc_1")) == (None, None, None)
+    ring.renew([replace(record, previous=b"old", issued=7.0)])
+    assert ring.rotated(record.id) == 7.0
+
+
 def test_a_rotated_key_opens_beside_the_new_one_for_the_overlap(clock: Clock) -> None:
     old, before = made()
     new, record = made(previous=before.digest, previous_until=NOW + 60)

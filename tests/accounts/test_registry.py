@@ -57,7 +57,7 @@ def test_a_key_is_kept_as_it_was_ordered_and_its_secret_is_not(room: Room, tmp_p
     assert record == KeyRecord(
         id=record.id, digest=keys.digest_of(key, PEPPER), name="mail sorter", created=NOW, created_by="host",
         user="anna", team="sales", role=Role.POWER_USER, use_cases=order.use_cases, service_class=ServiceClass.BATCH,
-        allowance=order.allowance, expires=NOW + 9,
+        allowance=order.allowance, expires=NOW + 9, issued=NOW,
     )  # fmt: skip
     assert room.opens(key)
     secret = key.removeprefix(keys.PREFIX).encode()
@@ -186,6 +186,35 @@ def test_who_may_touch_whose_keys(room: Room, by: Role) -> None:
         assert {each.created_by for each in room.registry.select() if each.role is of} == (
             {"host", "key_admin"} if may else {"host"}
         )
+
+
+def test_a_key_tells_by_whose_keys_it_came_about(room: Room) -> None:
+    """Whoever made or rotated a key may hold it, and then all that was made or rotated with it; for good."""
+
+    def made(by: Caller | None = None) -> Caller:
+        return room.registry.create(KeyOrder(role=Role.SUPER_ADMIN), by)[0].caller
+
+    def rotated(key: Caller, by: Caller | None, overlap: float = 0) -> tuple[str, ...]:
+        room.now += 1
+        record, _ = room.registry.rotate(key.key_id, overlap, by=by)
+        assert (record.issued, record.created < record.issued) == (room.now, True)
+        return record.issuers
+
+    boss, carla, dora = made(), made(), made()
+    ghost = made(boss)
+    puppet = made(ghost)
+    known = {record.id: record.issuers for record in room.registry.select()}
+    assert [known[each.key_id] for each in (boss, ghost, puppet)] == [
+        (), (boss.key_id,), (ghost.key_id, boss.key_id),
+    ]  # fmt: skip
+    assert rotated(ghost, ghost) == (ghost.key_id, boss.key_id), "nobody rotates their maker away"
+    assert rotated(carla, boss) == (boss.key_id,)
+    assert rotated(dora, boss) == (boss.key_id,)
+    assert rotated(carla, dora) == (dora.key_id, boss.key_id)
+    assert boss.key_id in rotated(dora, carla), "nor do two by each other"
+    assert rotated(carla, None, 60) == (dora.key_id, boss.key_id), "the old one opens, too"
+    assert rotated(carla, None) == ()
+    assert rotated(puppet, Caller("oidc_1", Role.SUPER_ADMIN, "zoe")) == ("oidc_1",)
 
 
 def test_an_order_is_held_to_the_config() -> None:

@@ -155,8 +155,10 @@ def test_csv_quotes_what_has_to_be_quoted() -> None:
 # ---- a caller's own account
 
 
-def own(store: Store, accounts: Accounts, caller: Caller = ANNA, **keys: Allowance) -> dict[str, Any]:
-    answer = statement.own(store, Terms(accounts, keys), BERLIN, caller, NOW)
+def own(
+    store: Store, accounts: Accounts, caller: Caller = ANNA, since: str | None = None, **keys: Allowance
+) -> dict[str, Any]:
+    answer = statement.own(store, Terms(accounts, keys), BERLIN, caller, NOW, since)
     assert json.loads(json.dumps(answer)) == answer, "it is not JSON as it stands"
     return answer
 
@@ -231,6 +233,32 @@ def test_of_a_teams_and_a_use_cases_budget_only_the_percentage_left_is_told(stor
     shown = json.dumps(answer)
     for secret in ("77777", "77_777", "22222", "100000", "ben", "key_b", "key_c", "other"):
         assert secret not in shown
+
+
+def test_whoever_may_have_made_the_key_is_told_of_that_key_alone(store: Store) -> None:
+    store.commit(Changes(balances=dict([
+        balance(Kind.KEY, "key_a", Span.DAY, 3000), balance(Kind.USER, "anna", Span.MONTH, 33_300),
+    ])))  # fmt: skip
+    accounts = Accounts(each_user=Allowance(tokens_per_month=100_000))
+    answer = own(store, accounts, since="", key_a=Allowance(tokens_per_day=10_000))
+    assert answer["user"] == {"name": "anna"}
+    assert (answer["key"]["today"]["requests"], answer["key"]["month"]["requests"]) == (3, 5)
+    key, user = answer["budgets"]
+    assert (key["used"], key["left"]) == (3000, 7000)
+    assert (user["holder"], user["left_percent"]) == ("user", 66)
+    assert not {"limit", "used", "reserved", "left"} & user.keys()
+
+
+@pytest.mark.parametrize(
+    ("since", "requests", "full"),
+    [("2026-10-31", (3, 5), True), ("2026-11-02", (3, 3), True), ("2026-11-23", (0, 0), False)],
+)
+def test_of_a_key_that_was_rotated_only_what_was_used_since_is_told(
+    store: Store, since: str, requests: tuple[int, int], *, full: bool
+) -> None:
+    answer = own(store, Accounts(), since=since, key_a=Allowance(tokens_per_day=10_000))
+    assert (answer["key"]["today"]["requests"], answer["key"]["month"]["requests"]) == requests
+    assert ("used" in answer["budgets"][0]) is full
 
 
 def test_limits_per_minute_are_told_for_all_that_hold(store: Store) -> None:

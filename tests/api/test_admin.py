@@ -43,7 +43,7 @@ async def test_a_key_is_made_shown_once_and_opens(room: Office) -> None:
         "team": "sales", "role": "power_user", "use_cases": ["mail", "night"], "service_class": "batch",
         "allowance": {"tokens_per_day": 500, "euros_per_month": 12.5, "at_limit": "reject"},
         "created": shown["created"], "created_by": admin.id, "expires": shown["expires"], "revoked": None,
-        "previous_until": None,
+        "previous_until": None, "issued": shown["created"], "issued_by": [admin.id],
     }  # fmt: skip
     ends = datetime.fromisoformat(shown["expires"]).timestamp()
     assert 90 * 86_400 - 2 <= ends - before <= 90 * 86_400 + 60
@@ -55,6 +55,14 @@ async def test_a_key_is_made_shown_once_and_opens(room: Office) -> None:
         chat = {"model": "chat", "messages": [{"role": "user", "content": "x"}]}
         assert (await client.post("/v1/chat/completions", json=chat)).status_code == 200
     assert room.pipeline.ran[-1].caller.user == "Änne O'Hara"
+
+
+@pytest.mark.parametrize("name", ["Änne  Groß", "A\u0308nne Groß", " Änne Groß "])
+async def test_one_name_is_one_user_however_it_is_written(room: Office, name: str) -> None:
+    _, credential = await room.key(Role.ADMIN)
+    async with room.client(credential) as client:
+        shown = (await client.post("/admin/keys", json={"user": name, "team": name})).json()
+    assert (shown["user"], shown["team"]) == ("Änne Groß", "Änne Groß")
 
 
 async def test_a_key_that_names_nothing_is_a_users_for_good(room: Office) -> None:
@@ -85,6 +93,9 @@ REFUSED: list[tuple[object, str | None]] = [
     ({"user": "anna\u2028key_00ff  active"}, "user"),  # shown as two lines
     ({"user": ""}, "user"),
     ({"user": "a/b"}, "user"),
+    ({"user": "  "}, "user"),
+    ({"user": "boss\ufe0f"}, "user"),
+    ({"user": "p_0123456789abcdef01234567"}, "user"),
     ({"team": "a:b"}, "team"),
     ({"team": "x" * 129}, "team"),
     ({"role": "root"}, "role"),
@@ -295,7 +306,8 @@ async def test_each_change_is_on_record_before_it_is_made(room: Office) -> None:
     subject = room.archive.subjects.of("Änne O'Hara")
     for body in told[1:5]:
         if "target" in body:
-            assert json.loads(subject.open(body["target"]["sealed"])) == {"user": "Änne O'Hara", "key": made["id"]}
+            sealed = json.loads(subject.open(body["target"]["sealed"]))
+            assert (sealed["user"], sealed["key"]) == ("Änne O'Hara", made["id"])
     assert told[0]["by"]["key"] == admin.id, "a key of nobody's did it"
     assert (told[0]["role"], told[0]["team"], told[0]["use_cases"]) == ("power_user", "sales", ["mail", "night"])
     assert told[0]["allowance"]["euros_per_month"] == "12.5"

@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.api.exchange import logged
 from appliance.api.lookup import FILTERS, question_of
 from appliance.audit import holds, search, table
 from appliance.audit.archive import Actor, Archive
+from appliance.audit.hidden import Hidden
 from appliance.audit.holds import Holds
 from appliance.audit.journal import Journal
 from appliance.audit.question import FIELDS, LAST, Question
@@ -37,6 +37,7 @@ from tests.fakes.office import Office, office
 
 NOW = 1_795_363_200.0  # 2026-11-22T16:00:00Z
 BERLIN = ZoneInfo("Europe/Berlin")
+HIDDEN = Hidden(b"")
 REQUEST = "req_0123456789abcdef01234567"
 
 
@@ -47,7 +48,8 @@ async def desk(tmp_path: Path) -> AsyncIterator[Office]:
     archive = Archive(journal, Subjects.open(tmp_path / "audit-keys"), Holds.open(tmp_path / "audit-work", anew=True))
     for n, (user, team) in enumerate((("anna", "sales"), ("ben", "=cmd|'/c calc'!A1"), ("anna", "sales"))):
         who = archive.who(Actor.of(Caller("key_1", Role.USER, user, team)))
-        told = {**who, "request": REQUEST if n == 0 else logged(f"anna's {n}"), "model": "chat", "found": {"iban": n}}
+        request = archive.subjects.hidden.request(REQUEST if n == 0 else f"anna's {n}")
+        told = {**who, "request": request, "model": "chat", "found": {"iban": n}}
         seq = journal.write(Kind.INTENT, told).seq
         outcome = {"intent": seq, "outcome": "served", "status": 200, "prompt_tokens": n}
         await journal.write(Kind.OUTCOME, outcome).kept()
@@ -106,7 +108,7 @@ async def test_every_filter_finds_what_it_names(desk: Office, auditor: httpx.Asy
         ({"role": "user", "model": "chat"}, [1, 3, 5]),
         ({"request": REQUEST}, [1]),
         ({"request": "anna's 2"}, [5]),
-        ({"request": logged("anna's 2")}, [5]),
+        ({"request": desk.house.logged("anna's 2")}, [5]),
         ({"intent": 3}, [4]),
         ({"outcome": "served", "min_seq": 3}, [4, 6]),
         ({"from": "2026-11-22", "to": "2026-11-22", "kind": "outcome"}, [2, 4, 6]),
@@ -154,12 +156,48 @@ async def test_each_read_is_on_record_with_what_was_asked_before_it_is_answered(
     await auditor.get("/admin/audit", params={"kind": "outcome", "request": "anna's own words", "limit": 2})
     asked = {"kind": "act", "min_seq": 7, "order": "oldest"}
     begun, done, now = (await auditor.get("/admin/audit", params=asked)).json()["data"]
-    told = {"kind": "outcome", "request": logged("anna's own words"), "limit": "2"}
+    told = {"kind": "outcome", "request": desk.house.logged("anna's own words"), "limit": "2"}
     assert begun["body"]["filters"] == told
     assert (begun["body"]["act"], begun["body"]["phase"]) == ("read", "intent")
     assert begun["body"]["by"]["subject"] == pseudonym(desk, "otto")
     assert done["body"] == {"act": "read", "of": begun["seq"], "phase": "done", "records": 0}
     assert now["body"]["filters"]["kind"] == "act", "what reads the log finds itself there"
+
+
+@pytest.mark.parametrize("path", ["/admin/audit", "/admin/audit/export"])
+async def test_what_was_typed_goes_on_record_hidden_unless_the_log_or_the_config_has_it(
+    desk: Office, auditor: httpx.AsyncClient, tmp_path: Path, path: str
+) -> None:
+    words = ("team", "model", "use_case", "act", "incident", "outcome", "code", "key")
+    for name in words:
+        assert (await auditor.get(path, params={name: "Erika Mustermann"})).status_code == 200
+    assert b"Erika" not in b"".join(lines(tmp_path))
+    await auditor.get(path, params={"model": "chat", "role": "auditor", "key": "key_12ab", "use_case": "nothing"})
+    await auditor.get(path, params={"model": "chat", "team": "sales", "request": "anna's 2"})
+    await auditor.get(path)  # on disk before it is answered, and so is all before it
+    bodies = [json.loads(line)["body"] for line in lines(tmp_path)][6:]
+    bodies = bodies[: next(n for n, body in enumerate(bodies) if body.get("filters") == {})]
+    *typed, clear, unknown = [body for body in bodies if body["phase"] == "intent"]
+    hidden = desk.archive.subjects.hidden
+    assert [body["filters"] for body in typed] == [{name: hidden.word("Erika Mustermann")} for name in words]
+    use_case = hidden.word("nothing")
+    assert clear["filters"] == {"model": "chat", "role": "auditor", "key": "key_12ab", "use_case": use_case}
+    request = hidden.request("anna's 2")
+    assert unknown["filters"] == {"model": "chat", "team": hidden.word("sales"), "request": request}
+    assert bodies[-1]["filters"] == {"model": "chat", "team": "sales", "request": request}, "the log has them"
+    assert "filters" not in bodies[-3]
+
+
+async def test_an_api_key_in_a_filter_is_refused_and_neither_repeated_nor_put_on_record(
+    auditor: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    key = auditor.headers["authorization"].removeprefix("Bearer ")
+    before = len(lines(tmp_path))
+    for name in FILTERS:
+        answer = await auditor.get("/admin/audit", params={name: f" {key}"})
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, name)
+        assert key not in answer.text
+    assert len(lines(tmp_path)) == before
 
 
 async def test_what_cant_be_put_on_record_is_not_shown(tmp_path: Path) -> None:
@@ -176,7 +214,7 @@ async def test_what_cant_be_put_on_record_is_not_shown(tmp_path: Path) -> None:
                 assert (answer.status_code, answer.json()["error"]["code"]) == (503, "audit_unavailable"), path
             reveal = {"subject": pseudonym(desk, "anna"), "reason": "file 4711, suspected leak"}
             assert (await client.post("/admin/audit/reveals", json=reveal)).status_code == 503
-            assert (await client.get("/admin/audit/reveals")).json()["data"] == []
+            assert (await client.get("/admin/audit/reveals")).status_code == 503
             assert (await client.get("/admin/audit/status")).json()["well"] is False
 
 
@@ -321,7 +359,7 @@ async def test_a_wrong_parameter_is_named_and_nothing_was_read(desk: Office, aud
 @given(st.dictionaries(st.sampled_from([*FILTERS]), st.text(max_size=30)))
 def test_whatever_is_asked_is_a_question_or_a_refusal_of_one_parameter(given: dict[str, str]) -> None:
     try:
-        question = question_of(given, BERLIN)
+        question = question_of(given, BERLIN, HIDDEN)
     except BadRequest as refusal:
         named = refusal.param
     else:
@@ -332,14 +370,14 @@ def test_whatever_is_asked_is_a_question_or_a_refusal_of_one_parameter(given: di
 
 
 def test_days_are_those_of_the_zone_and_what_is_named_last_is_included() -> None:
-    day = question_of({"from": "2026-11-22", "to": "2026-11-22"}, BERLIN)
+    day = question_of({"from": "2026-11-22", "to": "2026-11-22"}, BERLIN, HIDDEN)
     assert (day.since, day.until) == ("2026-11-21T23:00:00.000Z", "2026-11-22T23:00:00.000Z")
-    changed = question_of({"from": "2026-10-25", "to": "2026-10-25"}, BERLIN)
+    changed = question_of({"from": "2026-10-25", "to": "2026-10-25"}, BERLIN, HIDDEN)
     assert (changed.since, changed.until) == ("2026-10-24T22:00:00.000Z", "2026-10-25T23:00:00.000Z")
-    moment = question_of({"from": "2026-11-22T15:50:11Z", "to": "2026-11-22T15:50:11.999Z"}, BERLIN)
+    moment = question_of({"from": "2026-11-22T15:50:11Z", "to": "2026-11-22T15:50:11.999Z"}, BERLIN, HIDDEN)
     assert (moment.since, moment.until) == ("2026-11-22T15:50:11.000Z", "2026-11-22T15:50:12.000Z")
-    assert question_of({}, BERLIN) == Question()
-    assert question_of({"max_seq": str(LAST)}, BERLIN).most == LAST
+    assert question_of({}, BERLIN, HIDDEN) == Question()
+    assert question_of({"max_seq": str(LAST)}, BERLIN, HIDDEN).most == LAST
 
 
 async def test_a_log_that_cant_be_read_says_what_to_do_and_nothing_of_the_inside(
@@ -415,8 +453,73 @@ async def test_a_person_is_revealed_to_two_people(desk: Office, *, works_council
                 assert name not in listed.text + asked.text + approved.text
         records = (await auditor.get("/admin/audit", params={"subject": anna, "kind": "act"})).json()["data"]
         assert [record["body"]["act"] for record in records[::-1]] == [
-            "reveal.ask", *["reveal.approve"] * 3, *["reveal.show"] * 3,
+            "reveal.ask", "read", *["reveal.approve"] * 3, *["reveal.show"] * 3,
         ]  # fmt: skip
+
+
+async def test_what_a_record_holds_of_a_person_opens_for_the_two_and_for_nobody_else(desk: Office) -> None:
+    anna = desk.archive.subjects.of("anna")
+    ticket = desk.archive.journal.write(
+        Kind.CONTENT, {"intent": 1, "part": "asked", "subject": anna.pseudonym, "sealed": anna.seal(b"what she asked")}
+    )
+    await ticket.kept()
+    async with AsyncExitStack() as stack:
+        chief, auditor, third = [
+            await stack.enter_async_context(desk.client((await desk.key(role, user=user))[1]))
+            for role, user in ((Role.SUPER_ADMIN, "carla"), (Role.AUDITOR, "otto"), (Role.AUDITOR, "tess"))
+        ]
+        order = {"subject": anna.pseudonym, "reason": "file 4711, suspected leak"}
+        reveal = f"/admin/audit/reveals/{(await chief.post('/admin/audit/reveals', json=order)).json()['id']}"
+        path = f"{reveal}/records/{ticket.seq}"
+        assert (await chief.get(path)).json()["error"]["code"] == "two_people", "nobody has approved it yet"
+        await auditor.post(f"{reveal}/approve")
+        for one in (chief, auditor):
+            opened = await one.get(path)
+            assert (opened.json()["kind"], opened.json()["unsealed"]) == ("content", "what she asked")
+            assert opened.headers["cache-control"] == "no-store"
+        assert (await third.get(path)).json()["error"]["code"] == "two_people"
+        for other in (ticket.seq + 1, ticket.seq + 10_000):
+            refused = await chief.get(f"{reveal}/records/{other}")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (404, "nothing_sealed")
+        records = (await auditor.get("/admin/audit", params={"act": "reveal.unseal"})).json()["data"]
+        assert {record["body"]["record"] for record in records if "record" in record["body"]} >= {ticket.seq}
+        desk.archive.subjects.erase("anna")
+        assert (await chief.get(path)).json()["error"]["code"] == "subject_not_found"
+
+
+@pytest.mark.parametrize("how", ["a new key", "through another super_admin", "rotated", "a look-alike"])
+async def test_a_super_admin_alone_reveals_nobody_with_a_key_of_their_own_making(desk: Office, how: str) -> None:
+    order = {"subject": pseudonym(desk, "anna"), "reason": "file 4711, suspected leak"}
+    otto, _ = await desk.key(Role.AUDITOR, user="otto")
+    _, boss = await desk.key(Role.SUPER_ADMIN, user="boss")
+
+    async def make(key: str, role: Role, user: str) -> httpx.Response:
+        async with desk.client(key) as client:
+            return await client.post("/admin/keys", json={"user": user, "role": role})
+
+    match how:
+        case "a new key":
+            second = (await make(boss, Role.AUDITOR, "nobody there")).json()["key"]
+        case "through another super_admin":
+            ghost = (await make(boss, Role.SUPER_ADMIN, "ghost")).json()["key"]
+            second = (await make(ghost, Role.AUDITOR, "nobody there")).json()["key"]
+        case "rotated":
+            async with desk.client(boss) as client:
+                second = (await client.post(f"/admin/keys/{otto.id}/rotate")).json()["key"]
+        case _:
+            assert (await make(boss, Role.AUDITOR, "boss\ufe0f")).status_code == 400
+            _, second = await desk.key(Role.AUDITOR, user="boss\ufe0f")  # of before such names were refused
+    async with desk.client(boss) as chief, desk.client(second) as other:
+        path = f"/admin/audit/reveals/{(await chief.post('/admin/audit/reveals', json=order)).json()['id']}"
+        refused = await other.post(f"{path}/approve")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "two_people")
+        assert "name" not in (await chief.get(path)).json()
+
+
+async def test_whoever_looks_at_the_reveals_is_on_record(desk: Office, auditor: httpx.AsyncClient) -> None:
+    assert (await auditor.get("/admin/audit/reveals")).status_code == 200
+    looks = (await auditor.get("/admin/audit", params={"act": "read"})).json()["data"]
+    assert [each["body"]["phase"] for each in looks if each["body"].get("what") == "reveals"] == ["done"]
 
 
 async def test_a_wrong_order_for_a_reveal_is_named(desk: Office, auditor: httpx.AsyncClient) -> None:

@@ -37,7 +37,7 @@ def room(tmp_path: Path) -> Iterator[Office]:
 
 
 def concrete(path: str) -> str:
-    return path.format(model="chat", asset="favicon.png", id="key_0")
+    return path.format(model="chat", asset="favicon.png", id="key_0", seq="1")
 
 
 # what is stated

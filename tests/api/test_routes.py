@@ -35,7 +35,7 @@ def test_what_is_not_on_the_list_is_a_404_in_the_envelope(client: httpx.Client, 
 def test_everything_on_the_list_is_there(client: httpx.Client) -> None:
     for method, path in ROUTES:
         if method == "GET":
-            concrete = path.format(model="chat", asset="favicon.png", id="reveal_0")
+            concrete = path.format(model="chat", asset="favicon.png", id="reveal_0", seq="1")
             assert client.get(concrete).status_code == (403 if path.startswith("/admin") else 200), path
     for route in MODEL_ROUTES:
         assert client.post(route.operation.path, json={}).status_code == 400, route.operation.path

@@ -23,7 +23,7 @@ from appliance.accounts.reader import Reader
 from appliance.accounts.statement import FIGURES, By
 from appliance.api.usage import question_of
 from appliance.config import Accounts, Allowance
-from appliance.core import Role
+from appliance.core import Caller, Role
 from appliance.errors import BadRequest, BooksUnavailable
 from tests.fakes.office import Office, office
 
@@ -216,6 +216,34 @@ async def test_persons_are_shown_by_pseudonym_and_in_the_order_of_pseudonyms(
     table = (await admin.get("/admin/usage", params={"by": "user,key", "format": "csv"})).text
     assert "anna" not in table
     assert "key_1" not in table
+
+
+async def test_a_key_made_for_somebody_tells_nothing_of_their_other_keys(council: Office) -> None:
+    _, boss = await council.key(Role.ADMIN)
+    council.house.usage.apply(accounts=Accounts(each_user=Allowance(tokens_per_month=100_000)))
+    async with council.client(boss) as client:
+        minted = (await client.post("/admin/keys", json={"user": "anna"})).json()["key"]
+    async with council.client(minted) as client:
+        told = (await client.get("/v1/usage")).json()
+    assert told["user"] == {"name": "anna"}
+    assert (told["key"]["month"]["requests"], told["budgets"][0]["holder"]) == (0, "user")
+    assert "used" not in told["budgets"][0]
+
+
+@pytest.mark.parametrize("how", ["works-council mode", "by name", "a token", "nobody's"])
+async def test_a_rotated_key_tells_nothing_of_before_where_others_are_told_all(council: Office, how: str) -> None:
+    persons = Persons(council.archive.subjects, KEYS.get, veiled=how != "by name")
+    rotated = datetime(2026, 11, 1, 12, tzinfo=UTC).timestamp()
+    usage = Reader(council.store, Accounts(), clock=lambda: NOW, persons=persons, rotated=lambda _: rotated)
+    caller = Caller("oidc_1" if how == "a token" else "key_1", user=None if how == "nobody's" else "anna")
+    told = await usage.own(caller)
+    usage.close()
+    if how == "works-council mode":
+        assert (told["key"]["month"]["requests"], told["user"]) == (0, {"name": "anna"})
+    elif how == "nobody's":
+        assert told["key"]["month"]["requests"] == 2
+    else:
+        assert told["user"]["month"]["requests"] == 2
 
 
 async def test_a_filter_takes_a_pseudonym_and_no_name(council: Office, admin: httpx.AsyncClient) -> None:

@@ -22,7 +22,7 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.api.wire import Certificate, WireLimits, build_server, listen_tcp, listen_unix
+from appliance.api.wire import PEER, Certificate, WireLimits, build_server, listen_tcp, listen_unix
 
 LIMITS = WireLimits(
     header_seconds=5,
@@ -624,6 +624,15 @@ def test_a_unix_socket_replaces_a_stale_one_and_serves(tmp_path: Path) -> None:
             assert answers(opened.say(get("/", "Connection: close")))[0][0] == 200
             refused(opened.say(get("//")), 400, "invalid_request_target")
     assert path.stat().st_mode & 0o777 == 0o660
+
+
+def test_the_application_learns_whose_process_is_behind_a_unix_socket(tmp_path: Path) -> None:
+    with door(unix=tmp_path / "door.sock") as opened:
+        opened.say(get("/") + get("/", "Connection: close"))
+        assert [scope["extensions"] for scope in opened.app.scopes] == [{PEER: {"uid": os.getuid()}}] * 2
+    with door() as opened:
+        opened.say(get("/", "Connection: close"))
+        assert "extensions" not in opened.app.scopes[0]
 
 
 def test_stop_lets_a_request_in_flight_finish_and_accepts_no_more() -> None:

@@ -86,7 +86,14 @@ async def test_what_it_raises_is_logged_and_it_runs_again(caplog: pytest.LogCapt
     clock = Clock("2026-01-10T12:00")
     clock.fault = OSError("No space left on device")
     assert len(await clock.run()) == 4
-    assert caplog.messages == ["the daily job failed, and runs again tomorrow: No space left on device"] * 3
+    assert caplog.messages == ["the daily job failed, and runs again in an hour: No space left on device"] * 3
+    assert clock.runs == ["2026-01-10T12:00", "2026-01-10T13:00", "2026-01-10T14:00", "2026-01-10T15:00"]
+
+
+async def test_what_failed_shortly_before_three_still_runs_at_three() -> None:
+    clock = Clock("2026-01-10T01:30")
+    clock.fault = OSError("No space left on device")
+    assert (await clock.run())[:2] == ["2026-01-10T01:30", "2026-01-10T02:00"]
 
 
 async def test_a_clock_that_jumps_on_makes_it_run_once_and_one_that_is_set_back_holds_it_up_for_a_day_at_most() -> None:

@@ -74,6 +74,16 @@ async def test_a_pseudonym_does_for_a_name(days: Days) -> None:
     assert (await place(days, subject=anna)).subject == anna
 
 
+async def test_a_name_like_a_pseudonym_is_that_pseudonym_first(days: Days) -> None:
+    """Such names are refused today; a key that is older may have one."""
+    anna = days.archive.subjects.of("anna").pseudonym
+    days.archive.subjects.of(anna)
+    hold = await place(days, subject=anna)
+    assert hold.subject == anna
+    sealed = (await acts(days, "hold"))[0]["target"]
+    assert sealed["subject"] == anna
+
+
 @pytest.mark.parametrize(
     ("told", "field"),
     [

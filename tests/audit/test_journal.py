@@ -467,6 +467,33 @@ async def test_a_file_that_somebody_removes_is_noticed_before_it_is_signed(start
     assert len(chain.bodies(log)) == 2
 
 
+async def test_nothing_is_acknowledged_that_lies_in_a_file_without_its_name(start: Open, log: Path) -> None:
+    journal = await start()
+    await kept(journal, 1)
+    (log / "000000000001.jsonl").rename(log / "elsewhere")
+    with pytest.raises(AuditUnavailable):
+        await kept(journal, 2)
+    assert not well(journal)
+    (log / "elsewhere").rename(log / "000000000001.jsonl")
+    await eventually(lambda: well(journal))
+    await journal.close(5)
+    assert [body.get("number") for body in chain.bodies(log)] == [1, 2, None]
+
+
+async def test_what_cannot_be_noted_apart_from_the_log_keeps_nobody_waiting(
+    start: Open, log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = await start()
+    (tmp_path / "audit-keys" / "newest-checkpoint").unlink()
+    (tmp_path / "audit-keys" / "newest-checkpoint").mkdir()
+    for number in range(2):
+        await kept(journal, number)
+        assert await journal.checkpoint_now() is not None
+    assert well(journal)
+    assert [message for message in caplog.messages if "newest-checkpoint can't be written" in message]
+    assert len(chain.checkpoints(log)) == 2
+
+
 async def test_a_file_that_somebody_adds_to_is_not_signed_and_the_next_start_tells(
     start: Open, log: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -212,7 +212,7 @@ class Bench:
         for alter in names:
             alter(altered, dice)
         self._put(altered)
-        verdict = verify(self.log.folder, key=self.log.public)
+        verdict = verify(self.log.folder, keys=[self.log.public])
         about = f"seed {seed}: {', '.join(name.__name__ for name in names)}: {verdict.lines()}"
         place = self._first_difference(altered)
         if place is None:

@@ -11,8 +11,11 @@ import yaml
 
 from appliance.__main__ import WRONG_INPUT, main
 from appliance.audit import verifier
+from appliance.audit.orders import Orders
 from appliance.commands import FAILED, OK
-from tests.audit.days import Days, one_of_each
+from appliance.errors import AuditFailed
+from tests.audit import chain
+from tests.audit.days import TERMS, Days, one_of_each
 
 
 @pytest.fixture
@@ -101,3 +104,22 @@ def test_where_there_is_no_log_yet_nothing_is_held(tmp_path: Path, capsys: pytes
     (tmp_path / "appliance.yaml").write_text(yaml.safe_dump({"models": {"chat": {"card": "tiny"}}, "state": "state"}))
     assert run(tmp_path / "appliance.yaml", capsys, "holds") == (OK, "nothing is held\n")
     assert not (tmp_path / "state").exists()
+
+
+async def test_what_keeps_failing_is_one_incident_until_it_works_or_fails_in_another_way(tmp_path: Path) -> None:
+    async with Days(tmp_path / "state") as days:
+        orders, settings = Orders(days.archive, tmp_path / "state"), TERMS
+        key, away = tmp_path / "state" / "audit-keys" / "signing.pem", tmp_path / "away"
+        key.rename(away)
+        for _ in range(3):
+            with pytest.raises(AuditFailed, match=r"signing\.pem can't be read"):
+                await orders.daily(settings)
+        away.rename(key)
+        await orders.daily(settings)
+        key.rename(away)
+        with pytest.raises(AuditFailed):
+            await orders.daily(settings)
+        away.rename(key)
+        await days.archive.journal.checkpoint_now()
+    bodies = [body for body in chain.bodies(tmp_path / "state" / "audit") if "incident" in body]
+    assert [body["incident"] for body in bodies] == ["retention_failed"] * 2

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,9 @@ from typing import Any
 import pytest
 
 from appliance import signing
-from appliance.audit import segments
+from appliance.audit import segments, verifier
 from appliance.audit.journal import Journal
-from appliance.audit.record import Kind
+from appliance.audit.record import Chain, Kind
 from appliance.config.audit import Audit
 from appliance.errors import AuditFailed
 from tests.audit import chain
@@ -31,6 +33,7 @@ class Folder:
         self.first = self.log / FIRST
         self.compressed = self.log / f"{FIRST}.gz"
         self.checkpoints = self.log / "checkpoints.jsonl"
+        self.note = state / "audit-keys" / "newest-checkpoint"
 
     def open(self, wall: Callable[[], float] = lambda: 1.8e9, **settings: Any) -> Any:
         return Journal.open(self.log, self.state / "audit-keys", Audit(**settings), wall=wall)
@@ -41,14 +44,15 @@ class Folder:
         for _ in range(signed):
             journal.note(Kind.ACT, {"text": "ü" * 10})
         await journal.checkpoint_now()
-        before = self.checkpoints.read_bytes() if self.checkpoints.exists() else None
+        before = [(file, file.read_bytes() if file.exists() else None) for file in (self.checkpoints, self.note)]
         for _ in range(unsigned):
             journal.note(Kind.ACT, {"text": "ü" * 10})
         await journal.close(5)
-        if before is not None:
-            self.checkpoints.write_bytes(before)
-        elif unsigned:
-            self.checkpoints.unlink()
+        for file, content in before:
+            if content is not None:
+                file.write_bytes(content)
+            elif unsigned:
+                file.unlink()
 
     async def reopened(self, **settings: Any) -> list[Any]:
         """The incidents that a start puts on record; after it, another start has nothing to say."""
@@ -88,11 +92,12 @@ async def test_a_log_of_which_nothing_is_signed_goes_on_without_a_word(folder: F
 
 async def test_wherever_the_end_is_torn_whole_records_stay_and_the_rest_is_put_aside(folder: Folder) -> None:
     await folder.records(1, 2)
-    whole, signed = folder.first.read_bytes(), folder.checkpoints.read_bytes()
+    whole, signed, noted = folder.first.read_bytes(), folder.checkpoints.read_bytes(), folder.note.read_bytes()
     ends = [index + 1 for index, byte in enumerate(whole) if byte == ord("\n")]
     for cut in range(ends[0], len(whole)):
         folder.first.write_bytes(whole[:cut])
         folder.checkpoints.write_bytes(signed)
+        folder.note.write_bytes(noted)
         journal = await folder.open()
         await journal.close(5)
         intact = sum(end <= cut for end in ends)
@@ -126,7 +131,9 @@ async def test_a_hole_that_takes_the_first_line_leaves_an_empty_log(folder: Fold
 
 async def test_half_a_checkpoint_is_put_aside(folder: Folder) -> None:
     await folder.records(3)
+    noted = folder.note.read_bytes()
     await folder.records(2)
+    folder.note.write_bytes(noted)
     lines = folder.checkpoints.read_bytes().splitlines(keepends=True)
     assert len(lines) == 2
     folder.checkpoints.write_bytes(lines[0] + lines[1][:-20])
@@ -139,6 +146,7 @@ async def test_half_a_checkpoint_is_put_aside(folder: Folder) -> None:
 async def test_a_first_checkpoint_that_is_torn_is_signed_again(folder: Folder) -> None:
     await folder.records(3)
     folder.checkpoints.write_bytes(folder.checkpoints.read_bytes()[:100])
+    folder.note.write_bytes(b"\n")
     (incident,) = await folder.reopened()
     assert incident["file"] == "torn-checkpoint-1"
     assert chain.checkpoints(folder.log)[-1].last == len(chain.records(folder.log)) == 5
@@ -289,6 +297,7 @@ async def test_where_the_checkpoints_are_gone_the_records_stay_and_it_is_told(fo
     await folder.records(3)
     await folder.records(2, wall=1.8e9 + DAY)
     folder.checkpoints.unlink()
+    folder.note.unlink()
     assert await folder.reopened(wall=lambda: 1.8e9 + DAY) == [broken(0, checkpoint=0)]
     assert [record["seq"] for record in chain.records(folder.log)] == list(range(1, 8))
 
@@ -298,6 +307,7 @@ async def test_where_the_checkpoints_of_a_closed_segment_are_gone_its_records_ar
     folder.compressed.write_bytes(gzip.compress(folder.first.read_bytes()))
     folder.first.unlink()
     folder.checkpoints.unlink()
+    folder.note.unlink()
     assert await folder.reopened() == [broken(0, checkpoint=0)]
     assert chain.checkpoints(folder.log)[0].last == 3
     assert [record["seq"] for record in chain.records(folder.log)] == [1, 2, 3, 4, 5]
@@ -307,6 +317,7 @@ async def test_where_neither_records_nor_checkpoints_tell_the_end_nothing_is_gue
     await folder.records(3)
     await folder.records(2, wall=1.8e9 + DAY)
     folder.checkpoints.unlink()
+    folder.note.unlink()
     (folder.log / "000000000004.jsonl").write_bytes(b"nothing\n")
     with pytest.raises(AuditFailed, match=r"the segment 000000000004, .* Restore this folder"):
         await folder.open()
@@ -314,6 +325,111 @@ async def test_where_neither_records_nor_checkpoints_tell_the_end_nothing_is_gue
     folder.compressed.write_bytes(b"nothing")
     with pytest.raises(AuditFailed, match=r"the segment 000000000001, .* Restore this folder"):
         await folder.open()
+
+
+# ---- cut back
+
+
+def cut_back(signed: int, checkpoint: int, found: int) -> dict[str, Any]:
+    return {**broken(signed, checkpoint), "found": found}
+
+
+def faults(folder: Folder) -> list[str]:
+    return [fault.what for fault in verifier.verify(folder.log).faults]
+
+
+async def test_a_signed_end_that_was_cut_off_and_written_anew_is_never_signed_for(folder: Folder) -> None:
+    await folder.records(3)
+    kept, signed = folder.first.read_bytes(), folder.checkpoints.read_bytes()
+    await folder.records(5)
+    chained = Chain(3, hashlib.sha256(kept.splitlines()[-1]).hexdigest())
+    forged = b"".join(chained.append(Kind.ACT, {"act": "harmless"}, 1.8e9) + b"\n" for _ in range(5))
+    folder.first.write_bytes(kept + forged)
+    folder.checkpoints.write_bytes(signed)
+    assert await folder.reopened() == [cut_back(8, 2, found=1)]
+    assert [segment.first for segment in segments.listed(folder.log)] == [1, 9]
+    assert gzip.decompress(folder.compressed.read_bytes()) == kept + forged, "evidence stays"
+    for _ in range(2):
+        assert "checkpoints are missing: 3 follows 1" in faults(folder)
+        await folder.records(2)
+
+
+@pytest.mark.parametrize("signed_by", ["the appliance", "somebody else"])
+async def test_checkpoints_of_another_history_are_not_gone_on_from(folder: Folder, signed_by: str) -> None:
+    """Also where there are more of them than were noted."""
+    await folder.records(3)
+    noted = folder.note.read_bytes()
+    before = folder.first.read_bytes(), folder.checkpoints.read_bytes()
+    other = Folder(folder.state / "other")
+    key = folder.state / "audit-keys" / "signing.pem"
+    other.note.parent.mkdir(parents=True)
+    if signed_by == "the appliance":
+        (other.note.parent / key.name).write_bytes(key.read_bytes())
+    for _ in range(3):
+        await other.records(1, wall=1.7e9)
+    for mine, its in ((folder.first, other.first), (folder.checkpoints, other.checkpoints)):
+        mine.write_bytes(its.read_bytes())
+    assert before != (folder.first.read_bytes(), folder.checkpoints.read_bytes())
+    assert folder.note.read_bytes() == noted
+    assert cut_back(3, 1, found=3) in await folder.reopened()
+    assert faults(folder)
+
+
+async def test_checkpoints_that_were_cut_off_with_all_records_there_are_told_too(folder: Folder) -> None:
+    await folder.records(3)
+    signed = folder.checkpoints.read_bytes()
+    await folder.records(5)
+    folder.checkpoints.write_bytes(signed)
+    assert await folder.reopened() == [cut_back(8, 2, found=1)]
+    assert "checkpoints are missing: 3 follows 1" in faults(folder)
+
+
+async def test_an_empty_folder_in_the_place_of_a_log_is_told_and_the_numbers_go_on(folder: Folder) -> None:
+    await folder.records(3)
+    shutil.rmtree(folder.log)
+    assert await folder.reopened() == [cut_back(3, 1, found=0)]
+    assert [segment.first for segment in segments.listed(folder.log)] == [4]
+    assert faults(folder)
+
+
+async def test_a_log_from_a_backup_is_told_for_ever(folder: Folder) -> None:
+    await folder.records(3)
+    shutil.copytree(folder.log, folder.state / "backup")
+    await folder.records(2, wall=1.8e9 + DAY)
+    shutil.rmtree(folder.log)
+    (folder.state / "backup").rename(folder.log)
+    for _ in range(2):
+        assert await folder.reopened(wall=lambda: 1.8e9 + 2 * DAY) == [cut_back(5, 2, found=1)]
+    assert "checkpoints are missing: 3 follows 1" in faults(folder)
+
+
+async def test_a_log_that_begins_anew_without_the_note_is_a_good_one(folder: Folder) -> None:
+    await folder.records(3)
+    folder.log.rename(folder.state / "kept")
+    folder.note.unlink()
+    assert await folder.reopened() == []
+    assert not faults(folder)
+
+
+@pytest.mark.parametrize("note", [None, b"nonsense"])
+async def test_a_note_that_is_lost_is_told_and_breaks_nothing(folder: Folder, note: bytes | None) -> None:
+    await folder.records(3)
+    folder.note.unlink()
+    if note is not None:
+        folder.note.write_bytes(note)
+    assert await folder.reopened() == [{"incident": "audit_note_lost", "checkpoint": 1}]
+    assert not faults(folder)
+
+
+async def test_a_note_that_is_older_than_the_log_is_good(folder: Folder) -> None:
+    await folder.records(3)
+    noted = folder.note.read_bytes()
+    for _ in range(30):
+        await folder.records(1)
+    folder.note.write_bytes(noted)
+    assert await folder.reopened() == []
+    assert folder.note.read_bytes() != noted
+    assert not faults(folder)
 
 
 # ---- the key, and who may

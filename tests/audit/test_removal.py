@@ -24,7 +24,7 @@ from appliance.audit.record import Kind
 from appliance.audit.retention import in_place_of, read
 from appliance.config.audit import Retention
 from appliance.errors import AuditFailed, AuditUnavailable
-from appliance.signing import new_key, written
+from appliance.signing import new_key, public, written
 from tests.audit.days import ANNA, DAY, TERMS, Days, one_of_each
 
 US = Actor.appliance()
@@ -182,15 +182,129 @@ async def test_what_is_not_as_it_was_signed_is_evidence_and_stays(days: Days, da
     assert 1 <= verdict.faults[0].record <= max(seqs)
 
 
-async def test_what_no_checkpoint_covers_stays(days: Days) -> None:
+async def test_without_the_newest_checkpoint_nothing_goes(days: Days) -> None:
     await one_of_each(days)
     await days.turn(100)
     signed = days.state / "audit" / "checkpoints.jsonl"
     signed.write_bytes(signed.read_bytes().splitlines(keepends=True)[0])
     before = days.records()
-    swept = await days.sweep.run(TERMS, US)
-    assert swept.failed == {1: "no checkpoint covers the records up to 7"}
+    for dry in (False, True):
+        with pytest.raises(AuditFailed, match=r"checkpoints\.jsonl doesn't hold the newest"):
+            await days.sweep.run(TERMS, US, dry=dry)
     assert before.keys() <= days.records().keys()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_nobody_without_the_key_gets_a_removal_signed(days: Days, *, whole: bool) -> None:
+    """A record taken out by hand, with a stub and a checkpoint of somebody's own for as long as a run takes."""
+    await one_of_each(days)
+    await days.turn()
+    evil = await days.put(Kind.ACT, {"act": "keys.create", "phase": "done"})
+    await one_of_each(days)
+    await days.turn(100 if whole else 7)
+    log, mine = days.state / "audit", new_key()[0]
+    file, stub = log / "000000000008.jsonl.gz", log / "000000000008.stub.json"
+    lines = gzip.decompress(file.read_bytes()).splitlines(keepends=True)
+    lines[evil - 8] = in_place_of(read(lines[evil - 8]), hashlib.sha256(lines[evil - 8][:-1]).hexdigest().encode())
+    file.write_bytes(gzip.compress(b"".join(lines)))
+    genuine = (log / "checkpoints.jsonl").read_bytes()
+    checkpoints = [json.loads(line) for line in genuine.splitlines()]
+    told = {
+        "at": "2026-01-01T00:00:00.000Z", "first": 8, "head": json.loads(lines[-1])["prev"], "kinds": {"act": 1},
+        "last": 7 + len(lines), "previous": checkpoints[1]["head"], "reason": "", "key": public(mine),
+        "sha256": hashlib.sha256(b"".join(lines)).hexdigest(),
+    }  # fmt: skip
+    stub.write_bytes(written({**told, "signature": mine.sign(written(told)).hex()}))
+    for each in checkpoints:
+        if each["first"] == 8:
+            each["key"] = public(mine)
+            del each["signature"]
+            each["signature"] = mine.sign(written(each)).hex()
+    (log / "checkpoints.jsonl").write_bytes(b"".join(written(each) + b"\n" for each in checkpoints))
+    left = file.read_bytes(), stub.read_bytes()
+    swept = await days.sweep.run(TERMS, US)
+    (log / "checkpoints.jsonl").write_bytes(genuine)
+    assert swept.failed[8] == "its stub is signed with a key that isn't known here"
+    assert not swept.removed.kinds
+    assert (file.read_bytes(), stub.read_bytes()) == left
+    assert (await incident(days))["incident"] == "retention_failed"
+    assert days.verdict().faults[0].file == stub.name
+
+
+async def test_after_the_key_was_lost_what_the_former_one_signed_goes_when_it_is_due(days: Days) -> None:
+    seqs = await one_of_each(days)
+    await days.turn(6)
+    await days.sweep.run(TERMS, US)
+    await days.close()
+    former = (days.state / "audit" / "key.pub").read_text()
+    (days.state / "audit-keys" / "signing.pem").unlink()
+    await days.open()
+    assert former.split("\n", 1)[1] in (days.state / "audit" / "key.pub").read_text(), "for people"
+    await days.turn(30)
+    swept = await days.sweep.run(TERMS, US)
+    assert not swept.failed
+    assert swept.removed.kinds.keys() == {"intent", "outcome", "refusal", "strangers", "incident"}
+    assert seqs["intent"] not in days.records()
+
+
+async def test_a_key_that_was_exchanged_since_the_start_signs_nothing(days: Days) -> None:
+    await one_of_each(days)
+    await days.turn(6)
+    (days.state / "audit-keys" / "signing.pem").write_bytes(new_key()[1])
+    with pytest.raises(AuditFailed, match="another key than the one that signs the log"):
+        await days.sweep.run(TERMS, US)
+    assert days.records().keys() >= set(range(1, 8))
+
+
+async def test_each_run_tells_what_is_gone_of_each_segment_also_from_before(days: Days) -> None:
+    await twice_due(days)
+    await days.sweep.run(TERMS, US)
+    await days.archive.journal.checkpoint_now()
+    bodies = [each["body"] for each in days.records().values() if each["body"].get("act") == "retention"]
+    first, second = (body["stubs"] for body in bodies if body["phase"] == "done")
+    assert first[0] == {"first": 1, "kinds": {"content": 1}, "last": 7}
+    stubs = [json.loads(file.read_bytes()) for file in sorted((days.state / "audit").glob("*.stub.json"))]
+    assert second == [{name: stub[name] for name in ("first", "kinds", "last")} for stub in stubs]
+    assert second[0]["kinds"]["content"] == 1
+
+
+async def test_a_run_that_fails_tells_what_it_signed_before(days: Days, monkeypatch: pytest.MonkeyPatch) -> None:
+    await twice_due(days)
+    commit = removal.commit
+
+    def failing(prepared: removal.Prepared, key: Any) -> None:
+        if prepared.segment.first > 1:
+            raise RuntimeError
+        commit(prepared, key)
+
+    monkeypatch.setattr(removal, "commit", failing)
+    with pytest.raises(RuntimeError):
+        await days.sweep.run(TERMS, US)
+    await days.archive.journal.checkpoint_now()
+    failed = [each["body"] for each in days.records().values() if each["body"].get("phase") == "failed"]
+    assert [stub["first"] for stub in failed[0]["stubs"]] == [1]
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+async def test_drafts_are_never_written_through_a_link(
+    days: Days, monkeypatch: pytest.MonkeyPatch, link: Callable[[Path, Path], None]
+) -> None:
+    days.archive.subjects.of("anna")
+    await one_of_each(days)
+    await days.turn(6)
+    keys, log = days.state / "audit-keys", days.state / "audit"
+    before = [(keys / name).read_bytes() for name in ("subjects", "signing.pem")]
+    prepare = removal.prepare
+
+    def between(*told: Any, **more: Any) -> removal.Prepared:
+        link(keys / "subjects", log / "000000000001.new.gz")
+        link(keys / "signing.pem", log / "000000000001.stub.new")
+        return prepare(*told, **more)
+
+    monkeypatch.setattr(removal, "prepare", between)
+    assert (await days.sweep.run(TERMS, US)).removed.kinds == {"content": 1}
+    assert [(keys / name).read_bytes() for name in ("subjects", "signing.pem")] == before
+    assert days.verdict().genuine
 
 
 @pytest.mark.parametrize("what", ["gone", "by another", "one more"])

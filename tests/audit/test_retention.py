@@ -117,6 +117,7 @@ async def test_a_run_is_on_record_with_what_went_and_a_dry_one_tells_the_same(da
     assert done["body"] == {
         "act": "retention", "failed": 0, "held": 0, "newest": "2026-01-01T12:00:00.000Z", "of": begun["seq"],
         "oldest": "2026-01-01T12:00:00.000Z", "phase": "done", "removed": {"content": 1, "refusal": 1}, "segments": 1,
+        "stubs": [{"first": 1, "kinds": {"content": 1, "refusal": 1}, "last": 7}],
     }  # fmt: skip
     assert done["body"].items() >= told.items()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,20 @@ from tests.fakes import journal
 WHY = "file 4711, suspected leak"
 CHIEF = Caller("key_1", Role.SUPER_ADMIN, "carla")
 AUDITOR = Caller("key_2", Role.AUDITOR, "otto")
+
+
+@dataclass
+class Key:
+    user: str | None = None
+    issued: float = 1.0
+    issuers: tuple[str, ...] = ()
+
+
+class Keys(dict[str, Key]):
+    """What is kept of keys; those that are not told of were made on the host, for nobody."""
+
+    def record(self, id_: str) -> Key | None:
+        return None if id_.startswith("oidc_") else self.get(id_, Key())
 
 
 class Clocks:
@@ -41,8 +56,13 @@ def clocks() -> Clocks:
 
 
 @pytest.fixture
-def room(archive: Archive, clocks: Clocks) -> Reveals:
-    return Reveals(archive, clock=lambda: clocks.steady, wall=lambda: clocks.wall)
+def kept() -> Keys:
+    return Keys()
+
+
+@pytest.fixture
+def room(archive: Archive, clocks: Clocks, kept: Keys) -> Reveals:
+    return Reveals(archive, kept.record, clock=lambda: clocks.steady, wall=lambda: clocks.wall)
 
 
 def anna(archive: Archive) -> str:
@@ -121,13 +141,120 @@ async def test_nobody_approves_their_own_with_a_second_key(room: Reveals, archiv
     assert (await room.show(CHIEF, reveal.id))[1] is None
 
 
-@pytest.mark.parametrize(("one", "other"), [("müller", "mu\u0308ller"), ("straße", "STRASSE"), ("a  b", "a b")])
+@pytest.mark.parametrize(("one", "other"), [
+    ("müller", "mu\u0308ller"), ("straße", "STRASSE"), ("a  b", "a b"), ("boss", "boss\ufe0f"), ("boss", "bo\u034fss"),
+    ("boss", "bo\u3164ss"), ("boss", "boss\U000e0100"), ("bo\u00adss", "boss"),
+])  # fmt: skip
 async def test_two_ways_to_write_a_name_are_no_two_people(
     room: Reveals, archive: Archive, one: str, other: str
 ) -> None:
     reveal = await room.ask(Caller("key_1", Role.SUPER_ADMIN, one), anna(archive), WHY)
     with pytest.raises(Forbidden):
         await room.approve(Caller("key_2", Role.AUDITOR, other), reveal.id)
+
+
+GHOST = Caller("key_g", Role.SUPER_ADMIN, "ghost")
+TOKEN = Caller("oidc_1", Role.SUPER_ADMIN, "carla")
+ONE_HAND = {
+    "made by the asker's key": (CHIEF, AUDITOR, {"key_2": Key("otto", issuers=("key_1",))}),
+    "made by the asker's other key": (
+        CHIEF, AUDITOR, {"key_2": Key("otto", issuers=("key_5",)), "key_5": Key("Carla")},
+    ),
+    "made by somebody whom the asker made": (
+        CHIEF, AUDITOR,
+        {"key_2": Key("otto", issuers=("key_g", "key_1")), "key_1": Key("carla"), "key_g": Key("ghost")},
+    ),
+    "both made by a third": (
+        GHOST, AUDITOR,
+        {"key_g": Key("ghost", issuers=("key_9",)), "key_2": Key("otto", issuers=("key_9",)), "key_9": Key("boss")},
+    ),
+    "the asker's made by who approves": (
+        CHIEF, AUDITOR, {"key_1": Key("carla", issuers=("key_8",)), "key_8": Key("otto")},
+    ),
+    "who approves made the asker's": (
+        AUDITOR, CHIEF, {"key_2": Key("otto", issuers=("key_1",)), "key_1": Key("carla")},
+    ),
+    "made by a key of nobody's": (CHIEF, AUDITOR, {"key_2": Key("otto", issuers=("key_7",))}),
+    "rotated before that was kept": (CHIEF, AUDITOR, {"key_2": Key("otto", issuers=("unknown",))}),
+    "made by the asker's token": (TOKEN, AUDITOR, {"key_2": Key("otto", issuers=("oidc_1",))}),
+    "made by a token that may be the asker's": (CHIEF, AUDITOR, {"key_2": Key("otto", issuers=("oidc_1",))}),
+    "made by the asker's key, who comes with a token": (
+        TOKEN, AUDITOR, {"key_2": Key("otto", issuers=("key_1",)), "key_1": Key("carla")},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("asker", "other", "told"), ONE_HAND.values(), ids=ONE_HAND)
+async def test_two_keys_that_one_person_may_have_are_no_two_people(
+    room: Reveals, archive: Archive, kept: Keys, asker: Caller, other: Caller, told: dict[str, Key]
+) -> None:
+    kept.update(told)
+    reveal = await room.ask(asker, anna(archive), WHY)
+    with pytest.raises(Forbidden, match="have the auditors' keys made or rotated on the host"):
+        await room.approve(other, reveal.id)
+    assert (reveal.approved_by, log_of(archive).acts()[-1]) == (None, ("reveal.approve", "failed"))
+    assert (await room.show(asker, reveal.id))[1] is None
+
+
+@pytest.mark.parametrize("issuers", [("key_5",), ("key_5", "key_6"), ()])
+async def test_what_others_made_or_the_host_is_somebody_elses(
+    room: Reveals, archive: Archive, kept: Keys, issuers: tuple[str, ...]
+) -> None:
+    kept.update({"key_2": Key("otto", issuers=issuers), "key_5": Key("dora"), "key_6": Key("emil")})
+    assert (await approved(room, archive)).approved_by is not None
+
+
+async def test_who_signs_in_is_whom_the_identity_provider_says(room: Reveals, archive: Archive, kept: Keys) -> None:
+    signed_in = Caller("oidc_2", Role.AUDITOR, "otto")
+    assert (await approved(room, archive, TOKEN, signed_in)).approved_by is not None
+    kept["key_2"] = Key("otto", issuers=("oidc_3",))
+    with pytest.raises(Forbidden, match="one person may have"):  # oidc_3 isn't carla's, and might be otto's
+        await approved(room, archive, CHIEF, AUDITOR)
+
+
+@pytest.mark.parametrize("late", [0.0, 1.0])
+async def test_a_key_that_came_after_the_asking_approves_nothing(
+    room: Reveals, archive: Archive, kept: Keys, clocks: Clocks, late: float
+) -> None:
+    reveal = await room.ask(CHIEF, anna(archive), WHY)
+    kept["key_2"] = Key("otto", clocks.wall + late)
+    with pytest.raises(Forbidden, match="after the reveal was asked for"):
+        await room.approve(AUDITOR, reveal.id)
+    kept["key_2"] = Key("otto", clocks.wall - 1)
+    await room.approve(AUDITOR, reveal.id)
+
+
+@pytest.mark.parametrize("whose", [CHIEF, AUDITOR])
+async def test_who_has_a_key_of_one_of_them_rotated_is_shown_nothing(
+    room: Reveals, archive: Archive, kept: Keys, clocks: Clocks, whose: Caller
+) -> None:
+    reveal = await approved(room, archive)
+    kept[whose.key_id] = Key(whose.user, clocks.wall, ("key_9",))
+    with pytest.raises(Forbidden, match="with the keys that they did it with"):
+        await room.show(whose, reveal.id)
+
+
+async def test_a_key_that_nothing_is_known_of_reveals_nothing(archive: Archive) -> None:
+    with pytest.raises(Forbidden, match="isn't known"):
+        await Reveals(archive, lambda _: None).ask(CHIEF, anna(archive), WHY)
+
+
+async def test_what_an_erased_asker_asked_is_nobodys_to_approve(room: Reveals, archive: Archive) -> None:
+    reveal = await room.ask(CHIEF, anna(archive), WHY)
+    archive.subjects.erase("carla")
+    assert "carla" not in str(asdict(reveal.asked_by)), "nothing in memory says who that was"
+    with pytest.raises(Forbidden):
+        await room.approve(AUDITOR, reveal.id)
+
+
+async def test_a_look_before_anybody_approves_is_on_record(room: Reveals, archive: Archive) -> None:
+    reveal = await room.ask(CHIEF, anna(archive), WHY)
+    await room.show(AUDITOR, reveal.id)
+    body = log_of(archive).records[-1]["body"]
+    assert (body["act"], body["phase"], body["what"], body["reveal"]) == ("read", "done", "reveals", reveal.id)
+    log_of(archive).fail()
+    with pytest.raises(AuditUnavailable):
+        await room.show(AUDITOR, reveal.id)
 
 
 async def test_two_of_the_same_role_are_not_enough(room: Reveals, archive: Archive) -> None:
@@ -247,4 +374,4 @@ async def test_only_so_many_are_open_and_what_is_over_makes_room(
 async def test_a_restart_forgets_them(room: Reveals, archive: Archive) -> None:
     reveal = await approved(room, archive)
     with pytest.raises(NotFound, match="before a restart"):
-        await Reveals(archive).show(CHIEF, reveal.id)
+        await Reveals(archive, Keys().record).show(CHIEF, reveal.id)

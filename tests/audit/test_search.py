@@ -26,7 +26,7 @@ from appliance.audit.retention import Line, in_place_of
 from appliance.audit.search import Search
 from appliance.audit.segments import listed
 from appliance.config.audit import Audit
-from appliance.errors import AuditFailed
+from appliance.errors import AuditFailed, Overloaded
 
 DAY = 86_400.0
 START = 1_795_305_600.0  # 2026-11-22T00:00:00Z
@@ -385,6 +385,17 @@ async def test_beside_the_loop_it_is_the_same(log: Log) -> None:
     with pytest.raises(AuditFailed):
         await reader.page_beside(Question(), 1000)
     reader.close()
+
+
+async def test_only_so_many_look_at_once_since_each_holds_a_piece_of_the_log(log: Log) -> None:
+    reader = Search(log.folder)
+    try:
+        asked = [asyncio.create_task(reader.page_beside(Question(), 5)) for _ in range(12)]
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        assert sum(isinstance(each, Overloaded) for each in done) == 4
+        assert len((await reader.page_beside(Question(), 5)).lines) == 5, "and then it goes on"
+    finally:
+        reader.close()
 
 
 # ---- tables

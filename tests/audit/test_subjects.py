@@ -64,6 +64,17 @@ def slots(folder: Path) -> list[bytes]:
 # ---- who is who
 
 
+def test_the_length_of_a_name_cant_be_told_from_its_slot(opened: Callable[[], Subjects], folder: Path) -> None:
+    store, sizes = opened(), set[bytes]()
+    for name in NAMES:
+        store.of(name)
+    for slot in filter(any, slots(folder)):
+        length = int.from_bytes(slot[72:74], "big")
+        assert not any(slot[74 + length : SLOT - 32])
+        sizes.add(slot[72:74])
+    assert len(sizes) == 1
+
+
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name[:12]))
 def test_any_text_is_a_name_and_the_same_person_after_a_restart(opened: Callable[[], Subjects], name: str) -> None:
     made = opened().of(name)

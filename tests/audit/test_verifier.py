@@ -11,20 +11,23 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance.__main__ import main
 from appliance.audit import verifier
+from appliance.audit.archive import Actor
 from appliance.audit.checkpoint import sign
 from appliance.audit.journal import Journal
 from appliance.audit.record import Kind
 from appliance.audit.verifier import Unusable, Verdict, verify
 from appliance.config.audit import Audit
 from appliance.signing import about_key, fingerprint, public
+from tests.audit.days import TERMS, Days, one_of_each
 from tests.fakes.log import Log
 
 PROGRAM = Path(verifier.__file__)
@@ -39,7 +42,7 @@ def log(tmp_path: Path) -> Log:
 
 def said(log: Log, **how: object) -> str:
     """What is said of a log that isn't genuine, in one line."""
-    verdict = verify(log.folder, **{"key": log.public, **how})  # type: ignore[arg-type]
+    verdict = verify(log.folder, **{"keys": [log.public], **how})  # type: ignore[arg-type]
     assert not verdict.genuine
     return verdict.lines()[0]
 
@@ -52,7 +55,7 @@ def changed(line: bytes) -> bytes:
 
 
 def test_a_good_log_is_genuine_and_says_how_far(log: Log) -> None:
-    verdict = verify(log.folder, key=log.public)
+    verdict = verify(log.folder, keys=[log.public])
     assert verdict.genuine
     assert (verdict.records, verdict.unsigned, verdict.segments, verdict.checkpoints) == (234, 4, 5, 23)
     assert log.checkpoint is not None
@@ -72,8 +75,8 @@ def test_every_way_to_look_sees_the_same(log: Log, how: dict[str, int]) -> None:
 def test_where_the_key_came_from_is_said(log: Log) -> None:
     assert not verify(log.folder).trusted
     assert "came with the log" in "\n".join(verify(log.folder).lines())
-    assert verify(log.folder, fingerprinted=fingerprint(log.public).upper()).trusted
-    assert verify(log.folder, key=log.public).trusted
+    assert verify(log.folder, fingerprints=[fingerprint(log.public).upper()]).trusted
+    assert verify(log.folder, keys=[log.public]).trusted
 
 
 def test_an_unfinished_line_at_the_end_is_told_and_counts_for_nothing(log: Log) -> None:
@@ -263,16 +266,87 @@ def test_checkpoints_that_are_cut_off_in_a_line_are_told(log: Log) -> None:
 
 def test_another_key_than_the_one_named_is_told(log: Log) -> None:
     other = public(Ed25519PrivateKey.generate())
-    assert fingerprint(log.public) in said(log, key=other)
-    assert "isn't the one whose fingerprint was noted" in said(log, fingerprinted=fingerprint(other))
+    assert fingerprint(log.public) in said(log, keys=[other])
+    told = said(log, keys=(), fingerprints=[fingerprint(other)])
+    assert f"the log's own key is another one than those named: {fingerprint(log.public)}" in told
 
 
 def test_a_log_that_is_signed_anew_with_another_key_is_told(log: Log, tmp_path: Path) -> None:
     forged = Log(tmp_path / "forged").fill(234)
     assert verify(forged.folder).genuine  # nothing in it says whose key it is
-    assert "the log's own key is another one than the one named" in said(forged, key=log.public)
+    assert "the log's own key is another one than those named" in said(forged, keys=[log.public])
     (forged.folder / "key.pub").write_text(about_key(log.public))
-    assert "is signed with another key, whose fingerprint is" in said(forged, key=None)
+    assert "is signed with another key, whose fingerprint is" in said(forged, keys=())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("fingerprint {}\n", "fingerprint 9f86 d081 884c 7d65 9a2f eaa0 c55a d015\n"), ("{}", "9f86")]
+)
+def test_a_key_file_that_lies_about_its_fingerprint_is_told(log: Log, old: str, new: str) -> None:
+    file = log.folder / "key.pub"
+    file.write_text(file.read_text().replace(old.format(fingerprint(log.public)), new, 1))
+    assert f"whose fingerprint is {fingerprint(log.public)}" in said(log, keys=())
+
+
+def test_a_key_file_may_have_other_line_ends(log: Log) -> None:
+    file = log.folder / "key.pub"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert verify(log.folder).genuine
+
+
+# --- another key, after the first was lost
+
+
+@pytest.fixture
+def rekeyed(log: Log) -> tuple[Log, str]:
+    """A log whose checkpoints from 24 on, and one of whose stubs, another key signs than before; and the first key."""
+    first = log.public
+    log.remove(1, [1, 2])
+    log.key = Ed25519PrivateKey.generate()
+    (log.folder / "key.pub").write_text(about_key(log.public))
+    log.fill(30)
+    log.remove(51, [51, 52])
+    return log, first
+
+
+def test_a_log_of_two_keys_is_genuine_for_whoever_names_both(rekeyed: tuple[Log, str]) -> None:
+    log, first = rekeyed
+    named = {"keys": [first, log.public]}, {"keys": [log.public], "fingerprints": [fingerprint(first)]}
+    for verdict in (verify(log.folder, **each) for each in named):  # type: ignore[arg-type]
+        assert (verdict.genuine, verdict.trusted, verdict.key) == (True, True, log.public)
+        (note,) = verdict.notes
+        assert note.startswith("from checkpoint 24 on, record 231, another key signs: ")
+        assert fingerprint(first) in note
+        assert fingerprint(log.public) in note
+
+
+def test_whoever_names_one_of_two_keys_is_told_what_to_do(rekeyed: tuple[Log, str]) -> None:
+    log, first = rekeyed
+    signed_with = "is signed with another key, whose fingerprint is"
+    for keys, fault in (
+        ([], f"record 1 (checkpoints.jsonl, line 1): the checkpoint {signed_with} {fingerprint(first)}"),
+        ([log.public], f"record 1 (checkpoints.jsonl, line 1): the checkpoint {signed_with} {fingerprint(first)}"),
+        ([first], f"the log (key.pub): the log's own key is another one than those named: {fingerprint(log.public)}"),
+    ):
+        verdict = verify(log.folder, keys=keys)
+        assert not verdict.genuine
+        assert fault in verdict.lines()[0]
+        assert any("audit_key_changed" in note and "--fingerprint OLD --finger" in note for note in verdict.notes)
+    told = [str(fault) for fault in verify(log.folder, keys=[first]).faults]
+    assert any(f"000000000051.stub.json): the stub {signed_with} {fingerprint(log.public)}" in each for each in told)
+
+
+def test_a_third_key_is_told_where_two_are_named(rekeyed: tuple[Log, str]) -> None:
+    log, first = rekeyed
+    second, log.key = log.public, Ed25519PrivateKey.generate()
+    log.fill(30)
+    what = f"is signed with another key, whose fingerprint is {fingerprint(log.public)}"
+    assert what in said(log, keys=[first, second])
+
+
+def test_a_fingerprint_that_is_none_is_refused(log: Log) -> None:
+    with pytest.raises(Unusable, match="is no fingerprint"):
+        verify(log.folder, fingerprints=[fingerprint(log.public), "9f86"])
 
 
 def test_a_fork_is_told_by_another_copy(log: Log, tmp_path: Path) -> None:
@@ -284,7 +358,7 @@ def test_a_fork_is_told_by_another_copy(log: Log, tmp_path: Path) -> None:
     copy.fill(30)
     assert verify(copy.folder).genuine
     assert "checkpoint 24 isn't that of the other copy: the history forks" in said(log, against=copy.folder)
-    assert "both are signed with the key" in said(log, against=copy.folder)
+    assert "this one is genuine, the other copy's is genuine" in said(log, against=copy.folder)
 
 
 def test_two_checkpoints_with_one_number_are_told(log: Log, tmp_path: Path) -> None:
@@ -309,6 +383,19 @@ def test_what_was_noted_earlier_is_held_against_the_log(log: Log, tmp_path: Path
     assert verify(earlier.folder).genuine  # put back to an earlier state: alone it looks whole
     assert "checkpoint 25, which was noted, isn't here" in said(earlier, known=noted)
     assert "checkpoint 25 isn't the one that was noted" in said(log, known=[(25, "0" * 64)])
+    assert "checkpoint 25 isn't the one that was noted" in said(log, known=[(25, "0" * 64), *noted])
+    assert verify(log.folder, known=[(25, noted[0][1].upper()), *noted]).genuine
+
+
+def test_another_copy_without_a_whole_checkpoint_says_nothing_so_it_is_refused(log: Log, tmp_path: Path) -> None:
+    copy = log.copy(tmp_path / "copy")
+    whole = copy.checkpoints.read_bytes()
+    for content, why in ((b"", "is no checkpoint"), (whole[:100], "within a line"), (whole[:-1], "within a line")):
+        copy.checkpoints.write_bytes(content)
+        with pytest.raises(Unusable, match=why):
+            verify(log.folder, against=copy.folder)
+    with pytest.raises(Unusable, match="can't be read: No such"):
+        verify(log.folder, against=tmp_path / "nowhere")
 
 
 def test_timestamps_are_of_checkpoints_that_are_there(log: Log) -> None:
@@ -376,6 +463,42 @@ def test_a_draft_that_was_put_there_hides_nothing(log: Log) -> None:
     log.remove(51, [70])
     _stub(log).write_bytes(stub)
     assert "record 51 (000000000051.jsonl.gz): or a later one of its segment was taken out" in said(log)
+
+
+@pytest.mark.parametrize("earlier", [(51, 52), ()])
+def test_a_segment_that_was_put_back_is_told_by_the_record_of_its_removal(log: Log, earlier: tuple[int, ...]) -> None:
+    if earlier:
+        log.remove(51, earlier)
+    file, stub = log.file(51).read_bytes(), _stub(log).read_bytes() if earlier else None
+    log.remove(51, [60, 61])
+    told = {"first": 51, "kinds": json.loads(_stub(log).read_bytes())["kinds"], "last": 100}
+    lies = [3, {"first": "x"}, {"first": 1, "kinds": {"act": "many"}}]  # nobody's, and nothing comes of them
+    line = log.chain.append(Kind.ACT, {"act": "retention", "phase": "done", "stubs": [told, *lies]}, 0)
+    log.write(201, [*log.lines(201), line])
+    assert verify(log.folder, strict=True).genuine
+    log.file(51).write_bytes(file)
+    if stub is None:
+        _stub(log).unlink()
+    else:
+        _stub(log).write_bytes(stub)
+    assert verify(log.folder).genuine  # nothing is forged
+    what = f"was put back: {len(earlier) + 2} were removed, its stub tells of {len(earlier)}"
+    assert what in said(log, strict=True)
+
+
+async def test_so_it_is_with_what_retention_itself_puts_on_record(tmp_path: Path) -> None:
+    async with Days(tmp_path) as days:
+        await one_of_each(days)
+        await days.turn()
+        file = days.state / "audit" / "000000000001.jsonl.gz"
+        whole = file.read_bytes()
+        await days.turn(11)
+        assert (await days.sweep.run(TERMS, Actor.appliance())).segments == 1
+        await days.turn()
+        assert days.verdict().genuine
+        file.write_bytes(whole)
+        (days.state / "audit" / "000000000001.stub.json").unlink()
+        assert "its segment was put back: 2 were removed, its stub tells of 0" in days.verdict().lines()[0]
 
 
 def _stub(log: Log) -> Path:
@@ -524,6 +647,30 @@ def test_however_much_is_packed_into_a_segment_little_memory_is_used(log: Log) -
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("line", [b"", b"x" * 100_000], ids=["empty", "long"])
+def test_lines_that_lead_nowhere_are_not_followed_for_ever(
+    log: Log, line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 million empty lines take 65 KB; no more of them is read than the records of a segment could be."""
+    monkeypatch.setattr(verifier, "_LARGEST", 50 << 20)
+    pieces = 128
+    with gzip.open(log.file(101), "wb", compresslevel=1) as file:
+        for _ in range(pieces):
+            file.write((line + b"\n") * ((1 << 20) // (len(line) + 1)))
+    read = 0
+
+    def counted(packed: BinaryIO) -> Iterator[bytes]:
+        nonlocal read
+        for block in unpacked(packed):
+            read += len(block)
+            yield block
+
+    unpacked = verifier._unpacked
+    monkeypatch.setattr(verifier, "_unpacked", counted)
+    assert "record 101 (000000000101.jsonl.gz, line 1): isn't a record any more" in said(log)
+    assert 0 < read < pieces << 20, "though it is looked at twice"
+
+
 def test_files_that_are_not_of_the_log_are_named_and_not_looked_at(log: Log) -> None:
     (log.folder / "\x1b[2Jclear").write_text("")
     Path(os.fsdecode(os.fsencode(log.folder) + b"/\xff")).write_text("")
@@ -540,8 +687,8 @@ def test_what_is_no_log_or_has_no_key_is_refused(log: Log, tmp_path: Path) -> No
     (log.folder / "key.pub").unlink()
     assert verify(log.folder).genuine
     (log.folder / "key.pub").write_text("no key")
-    assert "there is no public key in it" in said(log, key=None)
-    with pytest.raises(Unusable, match="no audit log there"):
+    assert "there is no public key in it" in said(log, keys=())
+    with pytest.raises(Unusable, match="there is no checkpoint to hold this log against"):
         verify(log.folder, against=tmp_path)
 
 
@@ -565,6 +712,11 @@ def test_the_verifier_stands_alone(log: Log, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("GENUINE up to record 230")
     assert done.stdout.rstrip().endswith(known)
+    other = fingerprint(public(Ed25519PrivateKey.generate()))
+    both = ("--fingerprint", other, "--fingerprint", fingerprint(log.public))
+    assert alone(tmp_path, log.folder, *both).returncode == 0
+    assert alone(tmp_path, log.folder, "--known", f"23:{'0' * 64}", "--known", known).returncode == 1
+    assert alone(tmp_path, log.folder, "--against", tmp_path).returncode == 2
     log.write(51, log.lines(51)[1:])
     done = alone(tmp_path, log.folder, "--json", "--fingerprint", fingerprint(log.public))
     told = json.loads(done.stdout)
@@ -582,12 +734,14 @@ def test_its_help_teaches_an_auditor(tmp_path: Path) -> None:
 def test_the_command_verifies_and_hands_out_the_verifier(
     log: Log, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["audit", "verify", str(log.folder), "--fingerprint", fingerprint(log.public)]) == 0
+    other = fingerprint(public(Ed25519PrivateKey.generate()))
+    words = ["--fingerprint", other, "--fingerprint", fingerprint(log.public), "--key", str(log.folder / "key.pub")]
+    assert main(["audit", "verify", str(log.folder), *words]) == 0
     assert capfd.readouterr().out.startswith("GENUINE up to record 230")
     log.file(1).unlink()
     assert main(["audit", "verify", str(log.folder), "--json"]) == 1
     assert json.loads(capfd.readouterr().out)["faults"][0]["record"] == 1
-    assert main(["audit", "verify", str(tmp_path)]) == 1
+    assert main(["audit", "verify", str(tmp_path)]) == 2
     assert "there is no audit log here" in capfd.readouterr().err
     assert main(["audit", "verifier", "--output", str(tmp_path / "verifier.py")]) == 0
     assert (tmp_path / "verifier.py").read_bytes() == PROGRAM.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +22,10 @@ from appliance.compliance.month import Month
 from appliance.config import Config
 from appliance.core import Role
 from appliance.egress.ledger import Ledger
+from appliance.errors import Forbidden
 from tests.egress import found
 from tests.fakes.house import House
+from tests.fakes.time_authority import Root
 
 NOW = datetime(2026, 11, 22, 15, 30, tzinfo=UTC)
 BEGAN = datetime(2026, 11, 20, 6, 0, tzinfo=UTC)
@@ -70,6 +73,7 @@ def config_of(house: House, **changed: Any) -> Config:
     house.serve("vectors", "vektoren")
     house.settings["models"]["archiv"] = {"endpoint": "https://gpu2.example.internal/v1", "context_length": 32_768}
     house.write(**SETTINGS)
+    Root(house.folder, "tsa")
     return config.load(house.write(**changed))
 
 
@@ -108,6 +112,10 @@ def proofs(state: Path, *, failing: bool = False, gap: bool = False) -> None:
             report = bad if failing and number == 20 else good
             ledger.append({**report, "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
         at, number = at + timedelta(hours=1, seconds=1), number + 1
+
+
+REASON = "Verdacht auf Weitergabe des Schlüssels; Person: p_0, \u201eSchlüssel\u201c"
+"""It would like to look like other particulars."""
 
 
 class Clock:
@@ -181,23 +189,36 @@ async def _request(archive: Archive, chance: random.Random, weights: dict[str, s
 async def _administration(archive: Archive, chief: Actor, auditor: Actor) -> None:
     journal = archive.journal
     journal.note(Kind.INCIDENT, {"incident": "audit_unwritable", "seconds": 41, "refused": 12})
-    journal.note(Kind.INCIDENT, {"incident": "engine_down", "model": "chat", "phase": "begin", "why": "it stalled"})
-    journal.note(Kind.INCIDENT, {"incident": "engine_down", "model": "chat", "phase": "end", "seconds": 34})
+    down = {"incident": "engine_down", "model": "chat"}
+    journal.note(Kind.INCIDENT, down | {"phase": "begin", "why": "the engine ended (exit status 1)"})
+    journal.note(Kind.INCIDENT, down | {"phase": "end", "seconds": 34})
     journal.note(Kind.ACT, {"act": "stop", "by": {"role": "appliance"}, "phase": "done", "asked": False})
     journal.note(Kind.ACT, {"act": "start", "by": {"role": "appliance"}, "phase": "done", "version": "0.5.0"})
     pseudonym = archive.subjects.of("person3").pseudonym
-    async with archive.act("erase", Actor.host(), target="leaver"):
+    leaver = archive.subjects.of("leaver").pseudonym
+    async with archive.act("erase", Actor.host(), subject=leaver) as act:
         archive.subjects.erase("leaver")
-    async with archive.act("hold", auditor, hold={"id": "hold_1", "reason": "Az. 12 O 345/26"}):
+        act.tell(keys=1, rows=14)
+    hold = {"id": "hold_1c2d3e4f5a6b", "reason": "Az. 12 O 345/26", "since": "2026-10-01", "until": None,
+            "subject": pseudonym, "by": "p_1", "at": "2026-11-21T10:00:00.000Z"}  # fmt: skip
+    async with archive.act("hold", auditor, target="person3", hold=hold):
         pass
     async with archive.act("retention", Actor.appliance()) as act:
-        act.tell(removed={"refusal": 7}, segments=1)
-    async with archive.act("read", auditor, question={"kind": "refusal"}):
-        pass
-    async with archive.act("export", auditor, question={"since": "2026-11-01"}, form="csv"):
-        pass
-    asked = {"subject": pseudonym, "reason": "Verdacht auf Weitergabe des Schlüssels", "reveal": "reveal_1"}
-    for name, by in (("reveal.ask", auditor), ("reveal.approve", chief), ("reveal.show", auditor)):
+        act.tell(removed={"refusal": 7}, segments=1, failed=0, held=3, oldest="2026-08-20T05:00:00.000Z",
+                 newest="2026-08-20T21:59:59.000Z")  # fmt: skip
+    for filters in ({"kind": "refusal", "order": "newest"}, {"subject": pseudonym}, {"subject": pseudonym}):
+        async with archive.act("read", auditor, filters=filters) as act:
+            act.tell(records=6)
+    async with archive.act("export", auditor, filters={"from": "2026-11-01"}, format="csv") as act:
+        act.tell(records=812, sha256="9f" * 32)
+    with contextlib.suppress(Forbidden):
+        async with archive.act("read", Actor("person5", "user", "key_000000000005", "person5"), filters={}):
+            raise Forbidden("no")
+    asked = {"subject": pseudonym, "reason": REASON}
+    async with archive.act("reveal.ask", auditor, **asked) as act:
+        act.tell(reveal="reveal_1c2d3e4f5a6b")
+    asked["reveal"] = "reveal_1c2d3e4f5a6b"
+    for name, by in (("reveal.approve", chief), *[("reveal.show", auditor)] * 3, ("reveal.show", chief)):
         async with archive.act(name, by, **asked):
             pass
 

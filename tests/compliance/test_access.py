@@ -51,6 +51,9 @@ def test_in_the_mode_of_the_works_council_no_person_who_asks_is_in_the_report(go
     words = Words(Language.ENGLISH, good.month.zone)
     text = plain(people.access(good, words))
     assert "Jörg Größer" in text
+    days = {words.day(at) for one in good.access.named for at in (one.created, one.expires) if at is not None}
+    assert [day for day in days if day in text] == [], "the day joins a name with a record of the log"
+    assert words.month(good.access.named[0].created) in text
     assert "person1" not in text
     assert "person1" not in repr(good.log)
 

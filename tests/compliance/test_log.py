@@ -87,11 +87,12 @@ def test_an_act_has_its_end_and_what_was_told_then(tmp_path: Path) -> None:
         (Kind.ACT, {"act": "erase", "of": 2, "phase": "failed", "error": "Conflict"}, INSIDE),
         (Kind.ACT, {"act": "read", "by": by, "phase": "intent"}, INSIDE),
     ]), SPAN)  # fmt: skip
-    export, erase, read = (found.acts[name][0] for name in ("export", "erase", "read"))
+    export, erase = (found.acts[name][0] for name in ("export", "erase"))
     assert (export.end, export.told, export.by) == ("done", {"form": "csv", "records": 12}, "p_9")
     assert (erase.end, erase.target, erase.told) == ("failed", "p_7", {"error": "Conflict"})
-    assert read.end == "open"
     assert found.counts == {"export": 1, "erase": 1, "read": 1}
+    assert found.ends == {("export", "done"): 1, ("erase", "failed"): 1, ("read", "open"): 1}
+    assert found.administrators == {"p_9"}
 
 
 def test_an_incident_that_begins_and_ends_is_one(tmp_path: Path) -> None:
@@ -148,10 +149,11 @@ def test_a_file_that_breaks_off_is_read_as_far_as_it_goes(tmp_path: Path) -> Non
 def test_of_very_many_acts_and_incidents_all_are_counted_and_some_are_kept(tmp_path: Path) -> None:
     records: list[tuple[Kind, dict[str, Any], float]] = []
     for _ in range(MOST + 100):
-        records.append((Kind.ACT, {"act": "read", "by": {"role": "auditor"}, "phase": "done"}, INSIDE))
+        records.append((Kind.ACT, {"act": "stop", "by": {"role": "appliance"}, "phase": "done"}, INSIDE))
         records.append((Kind.INCIDENT, {"incident": "x"}, INSIDE))
     found = log.read(written(tmp_path, records), SPAN)
-    assert (found.counts["read"], len(found.acts["read"])) == (MOST + 100, MOST)
+    assert (found.counts["stop"], len(found.acts["stop"])) == (MOST + 100, MOST)
+    assert found.ends["stop", "done"] == MOST + 100
     assert (found.incident_counts["x"], len(found.incidents["x"])) == (MOST + 100, MOST)
 
 
@@ -199,5 +201,6 @@ def test_a_life_is_read_as_it_was(good: Facts) -> None:
     assert found.unreadable == 0
     assert sum(each.requests for each in found.sums.values()) == found.kinds["intent"] > 300
     assert {key[0] for key in found.sums} == {"chat", "archiv", "vectors"}
-    assert found.acts["reveal.show"][0].end == "done"
+    (reveal,) = found.insight.reveals.values()
+    assert [looks.count for looks in reveal.looks.values()] == [3, 1]
     assert set(found.first_use) == {sheet.weights[:32] for sheet in good.factsheets if sheet.weights}

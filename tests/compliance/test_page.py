@@ -54,7 +54,7 @@ def every_block(word: str) -> list[Block]:
     return [
         Heading(word), Heading(word, 2), Paragraph((word, Strong(word), Code(word), Blank(word))),
         Bullets([word, word]), Table([word, word], [50, 50], [(word, Code(word))], frozenset({1})),
-        Pairs([(word, word)]), Verdict(word, holds=False), Listing([word]),
+        Pairs([(word, word)]), Verdict([(False, word)]), Listing([word]),
     ]  # fmt: skip
 
 
@@ -94,6 +94,23 @@ def test_a_report_is_one_page_that_fetches_nothing_and_says_so(good: Facts, lang
     assert style is not None
     assert b"url(" not in style[1]
     assert b"@import" not in style[1]
+
+
+def test_on_a_narrow_screen_wide_tables_are_moved_and_nothing_runs_off() -> None:
+    def drawn(columns: int) -> str:
+        table = Table(["x"] * columns, [100 // columns] * columns, [["x"] * columns])
+        return page("x", [table], language="de", host="x", bottom="x", footer="x").decode()
+
+    assert '<div class="wide"><table' in drawn(4)
+    assert '<div class="wide"><table' not in drawn(3)
+    (narrow,) = re.findall(r"@media screen and \(max-width: 680px\) \{.*?\n\}", drawn(4), re.DOTALL)
+    assert ".wide { overflow-x: auto; }" in narrow
+    assert "dl { grid-template-columns: 1fr;" in narrow
+
+
+def test_each_sentence_of_the_box_has_a_mark_of_its_own() -> None:
+    box = page("x", [Verdict([(False, "bad"), (True, "good")])], language="de", host="x", bottom="x", footer="x")
+    assert '<div class="verdict wrong"><div><span>✗</span><span>bad</span></div><div><span>✓</span>'.encode() in box
 
 
 def test_the_last_line_is_the_checksum_of_all_before_as_a_shell_says_too(good: Facts, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pypdf import PdfReader
 
-from appliance.compliance.blocks import Block, Heading, Table
+from appliance.compliance.blocks import Block, Code, Heading, Paragraph, Table
 from appliance.compliance.collect import Facts
 from appliance.compliance.paper import paper
 from appliance.compliance.report import content_sum, make
@@ -102,6 +103,57 @@ def test_each_sheet_has_host_month_and_number_and_the_page_is_named_by_its_check
     assert content_sum(report.html) in whole.replace("\n", "")
     for part in ("Jörg Größer", "Öztürk", "Verzeichnis von Verarbeitungstätigkeiten", "✓"):
         assert part in whole
+
+
+def sheets(blocks: list[Block]) -> list[str]:
+    made = paper("x", blocks, language="de", host="x", header="x", bottom="x", made=MADE)
+    return [sheet.extract_text() for sheet in PdfReader(io.BytesIO(made)).pages]
+
+
+def test_no_line_begins_with_the_sign_that_ends_a_code() -> None:
+    rows = [
+        ((letter * before, " ", Code("p_031f811f74031c5dbda39b04"), "; y"), "")
+        for before in range(20)
+        for letter in "ixm"
+    ]
+    (sheet, *more) = sheets([Table(["a", "b"], [30, 70], rows)])
+    assert "\n;" not in "".join([sheet, *more])
+
+
+def test_a_row_is_never_parted_by_the_end_of_a_page() -> None:
+    rows = [(f"begin{row}.", f"{'word ' * (20 + row % 7)}end{row}.") for row in range(100)]
+    found = sheets([Table(["a", "b"], [80, 20], rows)])
+    assert len(found) > 5
+    for sheet in found:
+        assert re.findall(r"begin(\d+)\.", sheet) == re.findall(r"end(\d+)\.", sheet.replace("\n", ""))
+
+
+def test_a_cell_that_is_longer_than_a_page_is_parted_all_the_same() -> None:
+    found = sheets([Table(["a"], [100], [("word " * 9000 + "end.",)])])
+    assert "end." in found[-1]
+    assert len(found) > 4
+
+
+def test_a_few_rows_that_are_longer_than_a_page_together_go_on_on_the_next() -> None:
+    found = sheets([Table(["a", "b"], [80, 20], [("x", f"{'word ' * 170}end{row}.") for row in range(9)])])
+    assert len(found) > 2
+    assert re.findall(r"end(\d+)\.", "".join(found)) == list("012345678")
+    assert max(sheet.count("word") for sheet in found) < 1000
+
+
+@pytest.mark.parametrize("above", range(30, 60))
+def test_a_heading_never_stands_at_the_foot_of_a_page_without_its_table(above: int) -> None:
+    blocks: list[Block] = [Paragraph("line")] * above
+    blocks += [
+        Heading("section."),
+        Paragraph("intro."),
+        Heading("heading.", 2),
+        Paragraph("why.", small=True),
+        Table(["head."], [100], [(f"row{n}.",) for n in range(3)]),
+    ]
+    (sheet,) = [sheet for sheet in sheets(blocks) if "heading." in sheet]
+    for each in ("section.", "intro.", "why.", "head.", "row0."):
+        assert each in sheet
 
 
 def test_the_same_facts_make_the_same_files(good: Facts) -> None:

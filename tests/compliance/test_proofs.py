@@ -42,7 +42,20 @@ def test_a_gap_is_longer_than_the_interval_and_a_minute(tmp_path: Path) -> None:
     told = proofs(entered(tmp_path, *times), MONTH, 3600)
     assert [(gap.since, gap.until) for gap in told.gaps] == [(times[2], times[3]), (times[3], MONTH.until)]
     assert told.gaps[0].due == times[2] + HOUR
-    assert proofs(tmp_path, MONTH, 0).gaps == ()
+
+
+def test_on_demand_only_the_moment_of_each_is_proven(tmp_path: Path) -> None:
+    since = MONTH.since.astimezone(UTC)
+    told = proofs(entered(tmp_path, since - HOUR, since + HOUR), MONTH, 0)
+    assert [(gap.due, gap.until) for gap in told.gaps] == [
+        (MONTH.since, since + HOUR), (since + HOUR, MONTH.until),
+    ]  # fmt: skip
+
+
+def test_before_the_very_first_one_nothing_is_proven_however_soon_it_came(tmp_path: Path) -> None:
+    since = MONTH.since.astimezone(UTC)
+    first, *_ = proofs(entered(tmp_path, since + HOUR / 2), MONTH, 3600).gaps
+    assert (first.since, first.due, first.until) == (MONTH.since, MONTH.since, since + HOUR / 2)
 
 
 def test_a_month_without_any_is_one_gap(tmp_path: Path) -> None:

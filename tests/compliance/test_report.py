@@ -103,11 +103,14 @@ def test_a_report_that_can_not_be_put_on_record_is_made_and_the_command_says_so(
     assert all(Path(file).exists() for file in answer["files"])
 
 
-def test_a_month_without_records_is_reported_as_one(lived: House) -> None:
+def test_of_a_month_before_the_log_began_nothing_is_said_as_if_nothing_had_been(lived: House) -> None:
     assert report(lived, month="2025-03") == 0
     page = (lived.folder / "out" / "compliance-2025-03-de.html").read_text()
-    for text in ("März 2025", "01.03.2025 bis 31.03.2025", "Im Zeitraum wurde nichts gefragt", "KEINEN NACHWEIS"):
+    for text in ("März 2025", "01.03.2025 bis 31.03.2025", "KEINEN NACHWEIS"):
         assert text in page
+    assert page.count("Für diesen Zeitraum gibt es keine Aufzeichnungen: Das Protokoll beginnt erst am 20.11.2026") > 9
+    for text in ("nichts gefragt", "Nichts wurde abgelehnt", "Niemand wurde", "Es wurde", "Das Protokoll ist vollst"):
+        assert text not in page, text
 
 
 def test_a_month_that_is_not_over_goes_until_now(good: Facts) -> None:

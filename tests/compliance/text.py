@@ -27,8 +27,10 @@ def plain(blocks: Iterable[Block]) -> str:
 def lines(block: Block) -> Iterator[str]:
     """The lines of one block."""
     match block:
-        case Heading(text) | Verdict(text):
+        case Heading(text):
             yield text
+        case Verdict(sentences):
+            yield from (f"{'✓' if good else '✗'} {text}" for good, text in sentences)
         case Paragraph(text):
             yield words(text)
         case Bullets(items):

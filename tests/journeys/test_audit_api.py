@@ -115,16 +115,18 @@ def test_the_command_line_tells_the_same_and_is_on_record_whether_the_appliance_
         asked = {"kind": "intent", "order": "oldest"}
         intents = auditor.get("/admin/audit", params=asked).json()["data"]
     assert listed(house, "--kind", "intent", "--order", "oldest") == intents
+    assert command(house, "holds") == "nothing is held\n"
     assert running.stop() == 0
     assert listed(house, "--kind", "intent", "--order", "oldest") == intents
 
     reads = listed(house, "--act", "read", "--role", "host", "--order", "oldest")
-    assert [each["body"]["filters"]["kind"] for each in reads[:2]] == ["intent", "intent"]
+    assert [each["body"].get("filters", {}).get("kind") for each in reads[:3]] == ["intent", None, "intent"]
+    assert reads[1]["body"]["what"] == "holds"
     assert {each["body"]["by"]["role"] for each in reads} == {"host"}
     line = command(house, "list", "--kind", "intent", "--limit", "1")
     assert f"subject={intents[0]['body']['subject']}" in line
     assert "sealed" not in line
-    assert "no record" in command(house, "list", "--incident", "nothing")
+    assert "no record" in command(house, "list", "--code", "nothing")
     file = house.folder / "log.jsonl"
     assert "records" in command(house, "export", "--output", str(file))
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -396,3 +396,13 @@ def test_the_key_store_is_open_in_one_process_alone(house: House, start: Start) 
     start(house).ready()
     with pytest.raises(Exception, match="another process"):
         Subjects.open(house.state / "audit-keys")
+
+
+def test_who_reads_alike_is_told_to_whoever_erases(house: House) -> None:
+    for name in ("Anna", "anna", "ann"):
+        house.keys("create", "--user", name)
+    assert erase(house, "Anna")["alike"] == ["anna"]
+    house.keys("create", "--user", "ANNA")
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert main(["audit", "erase", "--subject", "anna", "--config", str(house.config)]) == 0
+    assert "also there: ANNA: erase it, too, if it is the same person" in output.getvalue()

@@ -171,3 +171,24 @@ def test_without_works_council_mode_names_are_shown(house: House, start: Start) 
     assert [row["key"] for row in rows("key")] == [person["id"]]
     log = house.state / "logs" / "requests.log"
     until(lambda: f'"key": "{person["id"]}"' in log.read_text())
+
+
+def test_a_key_that_an_administrator_made_or_rotated_tells_nothing_of_the_person(house: House, start: Start) -> None:
+    person = house.keys("create", "--user", NAME, "--tokens-per-month", "1000")
+    admin = house.keys("create", "--role", "admin")["key"]
+    running = start(house).ready()
+    assert ask(running, person["key"]) == 200
+
+    def usage(key: str) -> Any:
+        return httpx.get(f"{running.base_url}/v1/usage", headers={"x-api-key": key}).json()
+
+    until(lambda: usage(person["key"])["key"]["today"]["requests"] == 1)
+    until(lambda: any(budget.get("used") for budget in usage(person["key"])["budgets"]))
+    with httpx.Client(base_url=running.base_url, headers={"x-api-key": admin}) as client:
+        made = client.post("/admin/keys", json={"user": NAME}).json()["key"]
+        rotated = client.post(f"/admin/keys/{person['id']}/rotate").json()["key"]
+    for key in (made, rotated):
+        told = usage(key)
+        assert told["user"] == {"name": NAME}
+        assert [told["key"][span]["requests"] for span in ("today", "month")] == [0, 0]
+        assert [name for budget in told["budgets"] for name in ("used", "left", "limit") if name in budget] == []

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, update
 
-from appliance.accounts.keys import KeyRecord
+from appliance.accounts.keys import KeyRecord, Rotated
 from appliance.accounts.store.schema import keys, versions
 from appliance.config import Allowance
 from appliance.core import Role, ServiceClass
@@ -38,14 +39,12 @@ def add(connection: Connection, record: KeyRecord) -> bool:
     return True
 
 
-def rotate(
-    connection: Connection, key_id: str, digest: bytes, previous_until: float | None, expires: float | None
-) -> bool:
+def rotate(connection: Connection, key_id: str, change: Rotated) -> bool:
     """False where nothing was to be rotated."""
     done = connection.execute(
         update(keys)
         .where(and_(keys.c.id == key_id, keys.c.revoked.is_(None)))
-        .values(digest=digest, previous=keys.c.digest, previous_until=previous_until, expires=expires)
+        .values({**asdict(change), "issuers": json.dumps(change.issuers), "previous": keys.c.digest})
     ).rowcount
     if done:
         _changed(connection)
@@ -89,6 +88,7 @@ def _row(record: KeyRecord) -> dict[str, Any]:
     row["role"] = str(record.role)
     row["service_class"] = str(record.service_class)
     row["use_cases"] = json.dumps(sorted(record.use_cases))
+    row["issuers"] = json.dumps(record.issuers)
     row["allowance"] = record.allowance and record.allowance.model_dump_json(exclude_defaults=True)
     return row
 
@@ -98,5 +98,6 @@ def _record(row: RowMapping) -> KeyRecord:
     kept["role"] = Role(row["role"])
     kept["service_class"] = ServiceClass(row["service_class"])
     kept["use_cases"] = frozenset(json.loads(row["use_cases"]))
+    kept["issuers"] = tuple(json.loads(row["issuers"]))
     kept["allowance"] = row["allowance"] and Allowance.model_validate_json(row["allowance"])
     return KeyRecord(**kept)

@@ -28,6 +28,8 @@ keys = Table(
     Column("revoked", Double),
     Column("previous", LargeBinary),
     Column("previous_until", Double),
+    Column("issued", Double, nullable=False),
+    Column("issuers", Text, nullable=False),
 )
 
 versions = Table(

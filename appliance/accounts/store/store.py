@@ -20,7 +20,7 @@ from appliance.accounts.entries import (
     UsageKey,
     Used,
 )
-from appliance.accounts.keys import KeyRecord
+from appliance.accounts.keys import KeyRecord, Rotated
 from appliance.accounts.store import books, keys, leftovers, persons, rows, usage
 from appliance.accounts.store.earlier import take_over
 from appliance.accounts.store.embedded import Embedded
@@ -99,10 +99,10 @@ class Store:
             if not keys.add(connection, record):
                 raise Conflict("there is such a key already")
 
-    def rotate_key(self, id: str, digest: bytes, previous_until: float | None, expires: float | None) -> bool:  # noqa: A002
-        """Put `digest` in the place of the key's, which becomes `previous`. False: unknown, or revoked meanwhile."""
+    def rotate_key(self, id: str, change: Rotated) -> bool:  # noqa: A002
+        """Put another digest in the key's place, which becomes `previous`. False: unknown, or revoked meanwhile."""
         with self._database.changing() as connection:
-            return keys.rotate(connection, id, digest, previous_until, expires)
+            return keys.rotate(connection, id, change)
 
     def revoke_key(self, id: str, at: float) -> bool:  # noqa: A002 - what a key is named by
         """Note that the key opens no more. False: no such key. One that is revoked keeps its first `revoked`."""

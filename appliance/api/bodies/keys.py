@@ -14,6 +14,7 @@ from appliance.api.bodies.base import Items, Part, Text, refuse
 from appliance.config import Allowance
 from appliance.config.accounts import PersonName, UseCaseName, printable
 from appliance.core import Role, ServiceClass
+from appliance.names import proper
 
 _DAY = 86_400.0
 _LONGEST_DAYS = 3660
@@ -24,9 +25,11 @@ _PERSON: TypeAdapter[str] = TypeAdapter(PersonName)
 
 def _person(name: str) -> str:
     try:
-        return _PERSON.validate_python(name)
+        return _PERSON.validate_python(proper(name))
     except ValidationError:
-        raise ValueError("must be 1 to 128 printable characters, none of them a slash or a colon") from None
+        raise ValueError(
+            "must be 1 to 128 characters that can be seen, none of them a slash or a colon, and no pseudonym"
+        ) from None
 
 
 Person = Annotated[Text, AfterValidator(_person)]
@@ -109,6 +112,8 @@ def described(record: KeyRecord) -> dict[str, Any]:
         "allowance": record.allowance.model_dump(exclude_none=True) if record.allowance is not None else None,
         "created": _written(record.created),
         "created_by": record.created_by,
+        "issued": _written(record.issued),
+        "issued_by": list(record.issuers),
         "expires": _written(record.expires),
         "revoked": _written(record.revoked),
         "previous_until": _written(record.previous_until),

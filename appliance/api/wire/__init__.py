@@ -14,11 +14,13 @@ connections, at most once a second, finds those past theirs.
 """
 
 from appliance.api.wire.certificate import Certificate
+from appliance.api.wire.connection import PEER
 from appliance.api.wire.limits import WireLimits
 from appliance.api.wire.listening import base_url, listen_tcp, listen_unix, passed_socket
 from appliance.api.wire.server import WireServer, build_server
 
 __all__ = [
+    "PEER",
     "Certificate",
     "WireLimits",
     "WireServer",

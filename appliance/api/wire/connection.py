@@ -6,6 +6,8 @@ import asyncio
 import fcntl
 import math
 import re
+import socket
+import struct
 import sys
 import termios
 from contextlib import suppress
@@ -54,6 +56,11 @@ _HOST = re.compile(rb"(?:[A-Za-z0-9\-._]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 # Two of one of these would be read as the first by one program and as the last by another. So would two credentials:
 # those get the 401 of every wrong one (api/admission.py).
 _ONCE = (b"content-length", b"content-type", b"expect", b"host", b"transfer-encoding")
+
+
+PEER = "appliance.peer"
+"""The ASGI extension with the `uid` of whoever is at the other end of a Unix socket, as the kernel says."""
+_CREDENTIALS = struct.Struct("3i")
 
 
 class _Phase(Enum):
@@ -105,6 +112,7 @@ class WireProtocol(HttpToolsProtocol):
         self._unwritten = 0
         self._taken_at = 0.0  # when the client was last seen to take something
         self._outlet: _Outlet
+        self._peer: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a client in, tells it to come back later, or drops it."""
@@ -112,6 +120,7 @@ class WireProtocol(HttpToolsProtocol):
         self._taken_at = now = self.loop.time()
         self._deadline = now + self.limits.header_seconds
         self._outlet = _Outlet(self)
+        self._peer = _user_of(transport.get_extra_info("socket"))
         if len(self.connections) - len(self._lingering) <= self.limits.connections:
             return
         if len(self._lingering) < self.limits.connections:
@@ -142,6 +151,8 @@ class WireProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        if self._peer is not None:
+            self.scope["extensions"] = {PEER: {"uid": self._peer}}
         self._phase = _Phase.HEAD
         self._follows = not self._barren
         self._deadline = self.loop.time() + self.limits.header_seconds
@@ -339,3 +350,11 @@ class WireProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+
+def _user_of(sock: Any) -> int | None:
+    """Whose process has connected to a Unix socket; None for any other."""
+    if sock.family != socket.AF_UNIX:
+        return None
+    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(uid)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from appliance.compliance.blocks import Block, Bullets, Code, Heading, Pairs, Paragraph, Strong, Table, Text
+from appliance.compliance.chapters.kept import nothing, partly
 from appliance.compliance.collect import Facts
 from appliance.compliance.log import Sum
 from appliance.compliance.month import told
@@ -61,10 +62,14 @@ def proofs(facts: Facts, words: Words) -> Iterator[Block]:
 
 def _gaps(facts: Facts, found: Proofs, words: Words) -> Iterator[Block]:
     yield Heading(words("proofs.gaps.title"), 2)
+    if not found.interval:
+        yield Paragraph(words("proofs.gaps.off"))
+    elif not found.gaps:
+        yield Paragraph(words("proofs.gaps.none"))
     if not found.gaps:
-        name = "none" if found.interval else "off"
-        yield Paragraph(words(f"proofs.gaps.{name}"))
         return
+    if facts.unknowable:
+        yield Paragraph(Strong(words("kept.gaps", count=facts.coverage.gone("intent"))))
     starts = sorted(told(act.at) for act in facts.log.acts.get("start", ()))
     asked = facts.log.asked_in
     # those in which somebody asked first: they are what is wrong
@@ -97,8 +102,10 @@ def requests(facts: Facts, words: Words) -> Iterator[Block]:
     yield Heading(words("requests.title"))
     yield Paragraph(words("requests.intro"))
     sums = facts.log.sums
-    if not sums:
-        yield Paragraph(words("requests.none"))
+    if sums:
+        yield from partly(facts, words, "intent", "outcome")
+    else:
+        yield from nothing(facts, words, "requests.none", "intent", "outcome")
     for column, name in enumerate(("model", "route", "use_case", "outcome")):
         if not sums:
             break
@@ -138,13 +145,22 @@ def _refused(facts: Facts, words: Words) -> Iterator[Block]:
     known, strangers = facts.log.refusals, facts.log.strangers
     yield Heading(words("requests.refused.title"), 2)
     if not known and not strangers:
-        yield Paragraph(words("requests.refused.none"))
+        yield from nothing(facts, words, "requests.refused.none", "refusal", "strangers")
         return
+    yield from partly(facts, words, "refusal", "strangers")
     codes = sorted(known | strangers, key=lambda code: -(known[code] + strangers[code]))
     yield Table(
         [words(f"requests.refused.{name}") for name in ("code", "known", "strangers")],
-        [50, 25, 25],
-        [(Code(code), words.number(known[code]), words.number(strangers[code])) for code in codes[:MOST_ROWS]],
+        [60, 20, 20],
+        [
+            (_reason(code, words), words.number(known[code]), words.number(strangers[code]))
+            for code in codes[:MOST_ROWS]
+        ],
         frozenset({1, 2}),
     )
     yield from more(len(codes), words)
+
+
+def _reason(code: str, words: Words) -> Text:
+    known = words.known(f"code.{code}")
+    return (known, " ", Code(code)) if known else Code(code)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from appliance.compliance.blocks import Block, Code, Heading, Mark, Paragraph, Strong, Table, Text
-from appliance.compliance.chapters.operation import MOST_ROWS, more
+from appliance.compliance.blocks import Block, Code, Heading, Inline, Mark, Paragraph, Strong, Table, Text, inlines
+from appliance.compliance.chapters.kept import nothing, partly
+from appliance.compliance.chapters.particulars import act_name, ended, quoted, role, told, who
 from appliance.compliance.collect import Facts
-from appliance.compliance.log import Act
+from appliance.compliance.insight import Act, Looks, Reveal
 from appliance.compliance.words import Words
 
-_LONGEST = 300
+_MOST_ABOUT = 20
+"""Pseudonyms in one row; of more, how many."""
 
 
 def access(facts: Facts, words: Words) -> Iterator[Block]:
@@ -24,8 +25,8 @@ def access(facts: Facts, words: Words) -> Iterator[Block]:
             [words(f"access.{name}") for name in ("role", "user", "key", "created", "expires")],
             [20, 28, 22, 15, 15],
             [
-                (role(one.role, words), one.user or words("access.program"), Code(one.id), words.day(one.created),
-                 words.day(one.expires) if one.expires is not None else Strong(words("access.endless")))
+                (role(one.role, words), one.user or words("access.program"), Code(one.id), words.month(one.created),
+                 words.month(one.expires) if one.expires is not None else Strong(words("access.endless")))
                 for one in found.named
             ],
         )  # fmt: skip
@@ -69,7 +70,7 @@ def rights(facts: Facts, words: Words) -> Iterator[Block]:
     log, kept = facts.log, facts.settings.audit.retention
     yield Heading(words("rights.title"))
     yield Heading(words("rights.erase.title"), 2)
-    yield from acts(log.acts.get("erase", ()), log.counts["erase"], words, "rights.erase.none")
+    yield from acts(log.acts.get("erase", ()), facts, words, "rights.erase.none")
     yield Heading(words("rights.retention.title"), 2)
     days = {
         "requests": kept.requests_days, "refusals": kept.refusals_days, "content": kept.content_days,
@@ -84,86 +85,107 @@ def rights(facts: Facts, words: Words) -> Iterator[Block]:
     runs = log.acts.get("retention", ())
     if runs:
         done = sum(run.end == "done" for run in runs)
-        yield Paragraph(words("rights.retention.runs", count=log.counts["retention"], done=done))
-    yield from acts(runs, log.counts["retention"], words, "rights.retention.none")
+        yield Paragraph(words("rights.retention.runs", count=len(runs), done=done))
+    yield from acts(runs, facts, words, "rights.retention.none")
     yield Heading(words("rights.holds.title"), 2)
-    held = sorted([*log.acts.get("hold", ()), *log.acts.get("release", ())], key=lambda act: act.seq)
-    yield from acts(held, log.counts["hold"] + log.counts["release"], words, "rights.holds.none")
+    held = [act for name in ("hold", "release", "holds.repair") for act in log.acts.get(name, ())]
+    yield from acts(held, facts, words, "rights.holds.none")
 
 
 def reveals(facts: Facts, words: Words) -> Iterator[Block]:
-    """Who read the log and who was revealed."""
+    """Who read the log and who was revealed: every reveal, every export, and reads by person and day."""
     log = facts.log
     yield Heading(words("reveals.title"))
     council = facts.settings.audit.works_council
     yield Paragraph(words("reveals.mode.on") if council else (Mark(holds=False), " ", words("reveals.mode.off")))
     yield Heading(words("reveals.title.list"), 2)
-    shown = sorted((act for name, each in log.acts.items() if name.startswith("reveal") for act in each),
-                   key=lambda act: act.seq)  # fmt: skip
-    count = sum(number for name, number in log.counts.items() if name.startswith("reveal"))
-    yield from acts(shown, count, words, "reveals.none")
+    if log.insight.reveals:
+        yield from partly(facts, words, "act")
+        yield Table(
+            [words(f"reveal.{name}") for name in ("subject", "asked", "approved", "shown")],
+            [28, 22, 22, 28],
+            [_reveal(each, facts, words) for each in log.insight.reveals.values()],
+        )
+    else:
+        yield from nothing(facts, words, "reveals.none", "act")
     yield Heading(words("reads.title"), 2)
-    reads = sorted((act for name in ("read", "export") for act in log.acts.get(name, ())), key=lambda act: act.seq)
-    yield from acts(reads, log.counts["read"] + log.counts["export"], words, "reads.none")
+    if log.insight.reads:
+        yield from partly(facts, words, "act")
+        yield Table(
+            [words(f"reads.{name}") for name in ("day", "by", "count", "about")],
+            [16, 34, 12, 38],
+            [
+                (words.day(looks.first.at), who(looks.first, facts, words),
+                 _count(looks, words), _about(looks, words))
+                for _, looks in sorted(log.insight.reads.items())
+            ],
+            frozenset({2}),
+        )  # fmt: skip
+        yield Paragraph(words("reads.note"), small=True)
+    else:
+        yield from nothing(facts, words, "reads.none", "act")
+    yield Heading(words("exports.title"), 2)
+    yield from acts(log.acts.get("export", ()), facts, words, "exports.none")
 
 
-def acts(shown: Sequence[Act], count: int, words: Words, none: str) -> Iterator[Block]:
-    """A list of acts, `count` in all; the text `none` where there are none."""
-    if not shown:
-        yield Paragraph(words(none))
-        return
-    yield Table(
-        [words(f"acts.{name}") for name in ("at", "name", "by", "told", "end")],
-        [18, 14, 28, 29, 11],
-        [
-            (words.moment(act.at), act_name(act.name, words), who(act, words), told(act, words), ended(act, words))
-            for act in shown[:MOST_ROWS]
-        ],
-    )
-    yield from more(count, words)
+def _reveal(reveal: Reveal, facts: Facts, words: Words) -> tuple[Text, ...]:
+    reason = words("reveal.reason", reason=quoted(reveal.reason, words)) if reveal.reason else "–"
+    asked: Text = words("reveal.before")
+    if reveal.asked is not None:
+        asked = (words.moment(reveal.asked.at), ", ", *inlines(who(reveal.asked, facts, words)))
+        if reveal.asked.end != "done":
+            asked = (*asked, ", ", Strong(words(f"end.{reveal.asked.end}")))
+    approved: list[Inline] = []
+    for each in reveal.approvals:
+        approved += ["; "] if approved else []
+        approved += [words.moment(each.at), ", ", *inlines(who(each, facts, words))]
+        approved += [", ", Strong(words("reveal.refused"))] if each.end == "failed" else []
+    shown: list[Inline] = []
+    for looks in reveal.looks.values():
+        seen = looks.count - looks.failed
+        shown += ["; "] if shown else []
+        shown += [*inlines(who(looks.first, facts, words)), ": "]
+        if seen:
+            first, last = (words.moment(at) for at in (looks.first.at, looks.last))
+            when = words("reveal.once", at=first) if looks.count == 1 else words("reveal.span", first=first, last=last)
+            shown += [Strong(words("reveal.times", count=seen)), " ", when]
+        if looks.failed:
+            shown += [", "] if seen else []
+            shown.append(words("reveal.vain", count=looks.failed))
+    return (
+        (Code(reveal.subject), "; ", reason), asked, tuple(approved) or Strong(words("reveal.unapproved")),
+        tuple(shown) or words("reveal.never"),
+    )  # fmt: skip
 
 
-def act_name(name: str, words: Words) -> Text:
-    """What was done, in words where there are some."""
-    return words.known(f"act.{name}") or Code(name)
+def _count(looks: Looks, words: Words) -> str:
+    number = words.number(looks.count)
+    return number if not looks.failed else f"{number} ({words('reveal.vain', count=looks.failed)})"
 
 
-def role(name: str, words: Words) -> str:
-    """A role, in words where there are some."""
-    return words.known(f"role.{name}") or name
-
-
-def who(act: Act, words: Words) -> Text:
-    """Who did it: the role, and the pseudonym."""
-    if not act.by:
-        return role(act.role, words) if act.role else "–"
-    return (role(act.role, words), " ", Code(act.by))
-
-
-def ended(act: Act, words: Words) -> Text:
-    """How it ended."""
-    text = words.known(f"end.{act.end}") or act.end
-    return text if act.end == "done" else Strong(text)
-
-
-def told(act: Act, words: Words) -> Text:
-    """What else the record tells, as it tells it."""
-    parts: list[str | Code] = [words("acts.target"), " ", Code(act.target)] if act.target else []
-    details = particulars(act.told, words)
-    if details:
-        parts += ["; " if parts else "", Code(details)]
+def _about(looks: Looks, words: Words) -> Text:
+    """Whose records were asked for, one by one."""
+    parts: list[Inline] = []
+    for pseudonym, count in looks.about.most_common(_MOST_ABOUT):
+        parts += [", "] if parts else []
+        parts += [Code(pseudonym), f" ({words('reveal.times', count=count)})"]
+    if len(looks.about) > _MOST_ABOUT:
+        parts += ["; ", words("told.more", count=len(looks.about) - _MOST_ABOUT)]
     return tuple(parts) or "–"
 
 
-def particulars(told: Mapping[str, object], words: Words) -> str:
-    """Fields of a record on one line, named in words where there are some; what is long is cut."""
-    line = ", ".join(f"{words.known(f'told.{name}') or name}: {value}" for name, value in _flat(told))
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
-
-
-def _flat(told: Mapping[str, object], above: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in told.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{name}.")
-        elif value not in (None, "", []):
-            yield f"{above}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def acts(shown: Sequence[Act], facts: Facts, words: Words, none: str) -> Iterator[Block]:
+    """A list of acts, all of them; the text `none` where there are none."""
+    if not shown:
+        yield from nothing(facts, words, none, "act")
+        return
+    yield from partly(facts, words, "act")
+    yield Table(
+        [words(f"acts.{name}") for name in ("at", "name", "by", "told", "end")],
+        [18, 15, 22, 34, 11],
+        [
+            (words.moment(act.at), act_name(act.name, words), who(act, facts, words), told(act, words),
+             ended(act, words))
+            for act in sorted(shown, key=lambda act: act.seq)
+        ],
+    )  # fmt: skip

@@ -30,7 +30,11 @@ def processing(facts: Facts, words: Words) -> Iterator[Block]:
 
 def _flow(flow: Flow, words: Words) -> Iterator[Block]:
     def said(part: str) -> str:
-        return words(f"flow.{flow.kind}{part}", name=flow.name, **flow.fills)
+        fills = {
+            name: words("rights.days.are", count=fill) if isinstance(fill, int) else fill
+            for name, fill in flow.fills.items()
+        }
+        return words(f"flow.{flow.kind}{part}", name=flow.name, **fills)
 
     where = words(f"where.{flow.where}")
     loud = flow.where in (Where.OUTSIDE, Where.UNKNOWN)
@@ -107,10 +111,11 @@ def _factsheet(sheet: Factsheet, facts: Facts, words: Words) -> Iterator[tuple[s
     yield words("models.languages"), ", ".join(card.languages)
     yield words("models.weights"), Code(sheet.weights) if sheet.weights else words("models.weights.none")
     if sheet.weights:
-        yield words("models.size"), words("models.size.are", size=words.size(sheet.bytes), files=sheet.files)
+        yield words("models.size"), words("models.size.are", size=words.size(sheet.bytes), count=sheet.files)
         first = facts.log.first_use.get(sheet.weights[:WEIGHTS])
         never = words("models.since.never")
-        yield words("models.since"), words("models.since.first", at=words.moment(first)) if first else never
+        since = "models.since.latest" if "intent" in facts.coverage.ever else "models.since.first"
+        yield words("models.since"), words(since, at=words.moment(first)) if first else never
     yield words("models.use"), _quoted(card.intended_use, words)
     if card.out_of_scope:
         yield words("models.not_for"), _quoted("; ".join(card.out_of_scope), words)

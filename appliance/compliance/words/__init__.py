@@ -34,8 +34,13 @@ class Words:
         self._german = language is Language.GERMAN
 
     def __call__(self, name: str, /, **fills: str | int) -> str:
-        """The text `name`, filled; raises KeyError for one that isn't there. Numbers are written as numbers are."""
+        """The text `name`, filled; raises KeyError for one that isn't there. Numbers are written as numbers are.
+
+        Of one thing it speaks in the singular: where `count` is 1, and there is a text `name.one`.
+        """
         text = self._texts[name]
+        if fills.get("count") == 1:
+            text = self._texts.get(f"{name}.one", text)
         if not fills:
             return text
         return text.format(**{key: self.number(fill) if isinstance(fill, int) else fill for key, fill in fills.items()})
@@ -71,8 +76,13 @@ class Words:
                 return self(f"time.{unit}", count=int(seconds // length))
         return self("time.seconds", count=int(seconds))
 
-    def day(self, at: datetime | float) -> str:
-        """`22.11.2026`, or `22 November 2026`."""
+    def day(self, at: datetime | float | str) -> str:
+        """`22.11.2026`, or `22 November 2026`: of a datetime, of seconds since 1970, or of what a record tells."""
+        if isinstance(at, str):
+            try:
+                return self.day(datetime.fromisoformat(at))
+            except ValueError:
+                return at  # what stands in a damaged record
         local = self._local(at)
         return f"{local:%d.%m.%Y}" if self._german else f"{local.day} {self(f'month.{local.month}')} {local.year}"
 
@@ -86,9 +96,10 @@ class Words:
         local = self._local(at)
         return f"{local:%d.%m.%Y, %H:%M:%S}" if self._german else f"{local:%Y-%m-%d, %H:%M:%S}"
 
-    def month(self, at: datetime) -> str:
-        """`November 2026`."""
-        return f"{self(f'month.{at.month}')} {at.year}"
+    def month(self, at: datetime | float) -> str:
+        """`November 2026`: of a datetime as it stands, or of seconds since 1970."""
+        local = at if isinstance(at, datetime) else self._local(at)
+        return f"{self(f'month.{local.month}')} {local.year}"
 
     def _local(self, at: datetime | float) -> datetime:
         moment = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)

@@ -61,5 +61,7 @@ def key(number: int = 1, **changed: Any) -> KeyRecord:
         "expires": 1895300000.25,
         "previous": b"\0\xff",
         "previous_until": 1795300001.0,
+        "issued": 1795300000.5,
+        "issuers": ("key_8", "oidc_9"),
     }
     return KeyRecord(**whole | changed)

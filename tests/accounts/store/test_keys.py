@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from appliance.accounts.keys import KeyRecord
+from appliance.accounts.keys import KeyRecord, Rotated
 from appliance.accounts.store import Store
 from appliance.errors import BadRequest, Conflict
 from tests.accounts.conftest import Opener
 from tests.accounts.store.entries import NAMES, key
+
+ROTATED = Rotated(b"new", 1.0, None, 1.0)
 
 
 def test_a_key_comes_back_as_it_was_kept_also_by_another_process(opener: Opener) -> None:
@@ -46,15 +48,20 @@ def test_the_same_key_twice_is_a_conflict_that_shows_nothing_of_it(store: Store,
 
 def test_a_rotated_key_is_opened_by_the_old_one_too_until_the_overlap_ends(store: Store) -> None:
     store.add_key(key(1))
-    assert store.rotate_key("key_1", b"new", 1795300099.5, None)
-    assert store.keys() == [key(1, digest=b"new", previous=key(1).digest, previous_until=1795300099.5, expires=None)]
+    assert store.rotate_key("key_1", Rotated(b"new", 1795300099.5, None, 1795300098.5, ("key_2", "key_3")))
+    assert store.keys() == [
+        key(
+            1, digest=b"new", previous=key(1).digest, previous_until=1795300099.5, expires=None, issued=1795300098.5,
+            issuers=("key_2", "key_3"),
+        )
+    ]  # fmt: skip
 
 
 def test_what_is_unknown_or_revoked_is_not_rotated(store: Store) -> None:
     store.add_key(key(1))
-    assert not store.rotate_key("key_9", b"new", 1.0, None)
+    assert not store.rotate_key("key_9", ROTATED)
     assert store.revoke_key("key_1", 5.0)
-    assert not store.rotate_key("key_1", b"new", 1.0, None)
+    assert not store.rotate_key("key_1", ROTATED)
     assert store.keys() == [key(1, revoked=5.0)]
 
 
@@ -72,7 +79,7 @@ def test_every_change_is_seen_by_others_in_the_version(opener: Opener) -> None:
     seen = [gateway.keys_version()]
     for change in (
         lambda: console.add_key(key(1)),
-        lambda: console.rotate_key("key_1", b"new", 1.0, None),
+        lambda: console.rotate_key("key_1", ROTATED),
         lambda: console.revoke_key("key_1", 1.0),
     ):
         change()

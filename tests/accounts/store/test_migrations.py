@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -23,6 +25,11 @@ from tests.accounts.store.entries import key
 from tests.fakes.postgres import PASSWORD, Postgres
 
 ROOT = Path(__file__).resolve().parents[3]
+FIRST = text(
+    "INSERT INTO keys (id, digest, name, created, created_by, role, use_cases, service_class, previous) "
+    "VALUES (:id, :digest, '', 5.0, :created_by, 'user', '[]', 'standard', :previous)"
+)
+"""A key as the first books have it."""
 
 
 def test_migrations_make_what_the_schema_says(store: Store) -> None:
@@ -48,6 +55,34 @@ def test_a_database_of_a_newer_version_is_refused(opener: Opener) -> None:
         connection.execute(text("UPDATE appliance_version SET version_num = '9999'"))
     with pytest.raises(BooksUnavailable, match=r"9999.*install the newer version again, or restore"):
         opener()
+
+
+def test_keys_of_the_first_books_are_known_by_who_made_them(opener: Opener) -> None:
+    """Who rotated a key wasn't kept: such a key, and all that were made with it, could be anybody's."""
+    store = opener()
+    with store._database.engine.begin() as connection:
+        tables.drop_all(connection)
+        connection.execute(text(f"DROP TABLE {migrations.TABLE}"))
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for number, maker, previous in (
+            (1, "host", None), (2, "key_1", None), (3, "key_2", None), (4, "key_1", b"old"), (5, "key_4", None),
+            (6, "host", b"old"), (7, "oidc_1", None), (8, "key_8", None), (9, "an earlier version", None),
+        ):  # fmt: skip
+            row = {"id": f"key_{number}", "digest": bytes([number]), "created_by": maker, "previous": previous}
+            connection.execute(FIRST, row)
+    before = time.time()
+    records = opener().keys()
+    found = {each.id: each for each in records}
+    assert {id_: each.issuers for id_, each in found.items()} == {
+        "key_1": (), "key_2": ("key_1",), "key_3": ("key_2", "key_1"), "key_4": ("unknown", "key_1"),
+        "key_5": ("key_4", "key_1", "unknown"), "key_6": ("unknown",), "key_7": ("oidc_1",), "key_8": ("key_8",),
+        "key_9": ("an earlier version",),
+    }  # fmt: skip
+    assert [each.issued for id_, each in sorted(found.items()) if id_ not in ("key_4", "key_6")] == [5.0] * 7
+    assert min(found["key_4"].issued, found["key_6"].issued) >= before
 
 
 def test_a_step_that_fails_leaves_nothing_and_is_made_again(opener: Opener) -> None:

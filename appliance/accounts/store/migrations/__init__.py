@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 
 from appliance.errors import BooksUnavailable
 
-NEWEST = "0001"
+NEWEST = "0002"
 TABLE = "appliance_version"
 
 
