@@ -12,7 +12,7 @@ from appliance.audit.archive import Actor, Archive
 from appliance.audit.group import Ticket
 from appliance.audit.journal import Journal
 from appliance.audit.record import Kind
-from appliance.audit.subjects import Subject
+from appliance.audit.subject import Subject
 from appliance.config import Accounts
 from appliance.core import Caller, Reply, Request, Usage
 from appliance.engines.fleet import Served

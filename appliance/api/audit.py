@@ -34,7 +34,7 @@ from appliance.audit.archive import Actor
 from appliance.audit.question import LAST, Question
 from appliance.audit.reveals import Reveals
 from appliance.audit.search import Search
-from appliance.audit.subjects import Subject
+from appliance.audit.subject import Subject
 from appliance.core import Caller
 from appliance.errors import AuditFailed, AuditUnavailable, NotFound
 

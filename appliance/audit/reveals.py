@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from appliance.audit.archive import Actor, Archive
 from appliance.audit.record import moment
-from appliance.audit.subjects import Subject
+from appliance.audit.subject import Subject
 from appliance.core import BY_TOKEN, Caller, Role
 from appliance.errors import Conflict, Forbidden, NotFound
 from appliance.names import alike

@@ -6,78 +6,26 @@ written where it lies and destroyed where it lies, without a draft, a journal or
 
 from __future__ import annotations
 
-import base64
 import fcntl
-import hashlib
-import hmac
 import os
 import secrets
-import struct
 import time
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from appliance import state
+from appliance.audit import slots
 from appliance.audit.hidden import Hidden
+from appliance.audit.slots import EMPTY, FILE, FIRST, SLOT
+from appliance.audit.subject import Subject
 from appliance.durable import sync_folder
 from appliance.errors import AuditFailed, AuditUnavailable
 from appliance.names import PSEUDONYM, proper
 
-FILE = "subjects"
-SLOT = 512
-"""Bytes. Disks write so many at once or not at all; what is torn all the same is seen by its checksum."""
-_FIRST = 8
-"""Slots of a new file: a smaller one would lie in its inode on some file systems, and be copied out of it later."""
-_MAGIC = b"appliance subjects 1"
-_CHECKED = SLOT - 32
-_EMPTY = bytes(SLOT)
-_NONCE = 12
-_NAME_BYTES = 300
-_FILL = b"\xff"
-"""Stands in no UTF-8; behind each name, so that its length can't be told, also not where the key is gone."""
 _GONE_SECONDS = 3600.0
 """No request is on its way for so long."""
-_KEPT = struct.Struct(">32s32sQH")
-"""Tag, key, seconds since 1970, and the length of what follows: the name, sealed."""
-
-
-class Subject:
-    """A person, or a key of nobody's, as the log speaks of it."""
-
-    __slots__ = ("_aead", "_name", "pseudonym")
-
-    def __init__(self, key: bytes, tag: bytes, name: bytes) -> None:
-        """`tag`: what the store finds it by, and stands for its whole name. `name`: its beginning, sealed."""
-        self._aead = AESGCM(key)
-        self._name = name
-        self.pseudonym = f"p_{hmac.digest(key, tag, 'sha256').hex()[:24]}"
-
-    @property
-    def name(self) -> str:
-        """The name; of one that is longer than 300 bytes, its beginning."""
-        return self._open(self._name).rstrip(_FILL).decode("utf-8", "surrogatepass")
-
-    def seal(self, content: bytes) -> str:
-        """`content` under its key (AES-256-GCM): base64 of nonce, ciphertext and tag. Never the same twice."""
-        return base64.b64encode(_seal(self._aead, content)).decode()
-
-    def open(self, sealed: str) -> bytes:
-        """What `seal` was given. Raises ValueError for what wasn't sealed under this key."""
-        return self._open(base64.b64decode(sealed, validate=True))
-
-    def _open(self, sealed: bytes) -> bytes:
-        try:
-            return self._aead.decrypt(sealed[:_NONCE], sealed[_NONCE:], None)
-        except InvalidTag:
-            raise ValueError("this wasn't sealed under the key of this subject") from None
-
-    def __repr__(self) -> str:
-        return f"<Subject {self.pseudonym}>"
 
 
 class _Held(NamedTuple):
@@ -103,7 +51,7 @@ class Subjects:
         self._by_pseudonym: dict[str, Subject] = {}
         self._gone: dict[bytes, tuple[Subject, float]] = {}
         self._free: list[int] = []
-        self._slots = _FIRST
+        self._slots = FIRST
 
     @classmethod
     def open(cls, folder: Path, clock: Callable[[], float] = time.monotonic) -> Subjects:
@@ -120,7 +68,7 @@ class Subjects:
         try:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
             content = opened.read()
-            store = cls(file, opened, _index(content, file) or secrets.token_bytes(32), clock)
+            store = cls(file, opened, slots.index_of(content, file) or secrets.token_bytes(32), clock)
             if any(content):
                 store._take(content)
             else:
@@ -147,7 +95,7 @@ class Subjects:
         their way have to say is on record, and brings nobody back. Raises `AuditUnavailable` when one can't be
         brought to disk.
         """
-        tag = _tag(self._index, name)
+        tag = slots.tag_of(self._index, name)
         held = self._held.get(tag)
         if held is not None:
             return held.subject
@@ -159,7 +107,7 @@ class Subjects:
 
     def known(self, name: str) -> Subject | None:
         """The subject of that name, if it has a key."""
-        held = self._held.get(_tag(self._index, name))
+        held = self._held.get(slots.tag_of(self._index, name))
         return None if held is None else held.subject
 
     def find(self, pseudonym: str) -> Subject | None:
@@ -181,7 +129,7 @@ class Subjects:
 
         Raises `AuditUnavailable` when it can't be destroyed; then it is still there, or it is only half there.
         """
-        tag = _tag(self._index, name)
+        tag = slots.tag_of(self._index, name)
         held = self._held.get(tag)
         if held is None:
             return None
@@ -190,8 +138,7 @@ class Subjects:
         self._free.append(held.slot)
         now = self._clock()
         self._gone = {each: gone for each, gone in self._gone.items() if gone[1] > now}
-        key = AESGCM.generate_key(256)
-        self._gone[tag] = Subject(key, tag, _seal(AESGCM(key), b"")), now + _GONE_SECONDS
+        self._gone[tag] = slots.new(tag, "")[1], now + _GONE_SECONDS
         return held.subject.pseudonym
 
     def close(self) -> None:
@@ -202,16 +149,16 @@ class Subjects:
 
     def _make(self) -> None:
         self.anew = True
-        self._write(0, _checked(_MAGIC + self._index) + _EMPTY * (_FIRST - 1))
+        self._write(0, slots.header(self._index) + EMPTY * (FIRST - 1))
         sync_folder(self._file.parent)
         sync_folder(self._file.parent.parent)
-        self._free += range(1, _FIRST)
+        self._free += range(1, FIRST)
 
     def _take(self, content: bytes) -> None:
         self._slots = max(-(-len(content) // SLOT), 1)
         for slot in range(1, self._slots):
             kept = content[slot * SLOT : (slot + 1) * SLOT]
-            entry = _entry(kept)
+            entry = slots.entry(kept)
             if entry is not None:
                 self._hold(slot, *entry)
                 continue
@@ -221,16 +168,14 @@ class Subjects:
             self._free.append(slot)
 
     def _add(self, tag: bytes, name: str) -> Subject:
-        key = AESGCM.generate_key(256)
-        sealed = _seal(AESGCM(key), _beginning(name).ljust(_NAME_BYTES, _FILL))
-        kept = _checked(_KEPT.pack(tag, key, int(time.time()), len(sealed)) + sealed)
+        kept, subject = slots.new(tag, name)
         slot = self._free[-1] if self._free else self._slots
         self._change(lambda: self._write(slot, kept))
         if self._free:
             self._free.pop()
         else:
             self._slots += 1
-        return self._hold(slot, tag, Subject(key, tag, sealed))
+        return self._hold(slot, tag, subject)
 
     def _hold(self, slot: int, tag: bytes, subject: Subject) -> Subject:
         self._held[tag] = _Held(slot, subject)
@@ -239,7 +184,7 @@ class Subjects:
 
     def _clear(self, slot: int) -> None:
         self._write(slot, secrets.token_bytes(SLOT))
-        self._write(slot, _EMPTY)
+        self._write(slot, EMPTY)
 
     def _write(self, slot: int, content: bytes) -> None:
         if os.pwrite(self._opened.fileno(), content, slot * SLOT) != len(content):
@@ -276,9 +221,8 @@ def pseudonyms(folder: Path) -> Callable[[str], str | None]:
     index, content = _read(folder)
     if index is None:
         return lambda name: None
-    entries = (_entry(content[at : at + SLOT]) for at in range(SLOT, len(content), SLOT))
-    known = {tag: subject.pseudonym for tag, subject in filter(None, entries)}
-    return lambda name: known.get(_tag(index, name))
+    known = {tag: subject.pseudonym for tag, subject in slots.entries(content)}
+    return lambda name: known.get(slots.tag_of(index, name))
 
 
 def named(folder: Path) -> Callable[[str], str | None]:
@@ -287,8 +231,7 @@ def named(folder: Path) -> Callable[[str], str | None]:
     Only reads, and raises as `pseudonyms` does.
     """
     _, content = _read(folder)
-    entries = filter(None, (_entry(content[at : at + SLOT]) for at in range(SLOT, len(content), SLOT)))
-    known = {subject.pseudonym: subject for _, subject in entries}
+    known = {subject.pseudonym: subject for _, subject in slots.entries(content)}
     return lambda pseudonym: known[pseudonym].name if pseudonym in known else None
 
 
@@ -301,7 +244,7 @@ def _read(folder: Path) -> tuple[bytes | None, bytes]:
         return None, b""
     except OSError as cause:
         raise AuditFailed(f"the key store can't be read: {cause}") from None
-    return _index(content, file), content
+    return slots.index_of(content, file), content
 
 
 def _open(file: Path) -> FileIO:
@@ -314,52 +257,3 @@ def _open(file: Path) -> FileIO:
         opened.close()
         raise
     return opened
-
-
-def _index(content: bytes, file: Path) -> bytes | None:
-    """The key that tags are made with; None for a file of nothing. Raises `AuditFailed`."""
-    if not any(content):
-        return None
-    header = content[:SLOT]
-    if not _whole(header) or not header.startswith(_MAGIC):
-        raise AuditFailed(
-            f"the key store {file} is damaged. Restore it from a backup of it, if there is one. Else move it away and "
-            "start again: the log still verifies, but no name in it can be read any more, and everybody gets a new "
-            "pseudonym; docs/audit.md has more under `When the key store is lost`"
-        )
-    return header[len(_MAGIC) : len(_MAGIC) + 32]
-
-
-def _entry(kept: bytes) -> tuple[bytes, Subject] | None:
-    """The subject of a slot, with its tag; None where there is none."""
-    if kept == _EMPTY or not _whole(kept):
-        return None
-    tag, key, _, length = _KEPT.unpack_from(kept)
-    return tag, Subject(key, tag, kept[_KEPT.size : _KEPT.size + length])
-
-
-def _checked(content: bytes) -> bytes:
-    padded = content.ljust(_CHECKED, b"\0")
-    return padded + hashlib.sha256(padded).digest()
-
-
-def _whole(kept: bytes) -> bool:
-    return hmac.compare_digest(hashlib.sha256(kept[:_CHECKED]).digest(), kept[_CHECKED:])
-
-
-def _tag(index: bytes, name: str) -> bytes:
-    return hmac.digest(index, name.encode("utf-8", "surrogatepass"), "sha256")
-
-
-def _seal(aead: AESGCM, content: bytes) -> bytes:
-    nonce = os.urandom(_NONCE)
-    return nonce + aead.encrypt(nonce, content, None)
-
-
-def _beginning(name: str) -> bytes:
-    """As much of a name as a slot holds, in whole characters."""
-    whole = name[:_NAME_BYTES].encode("utf-8", "surrogatepass")
-    end = min(len(whole), _NAME_BYTES)
-    while end < len(whole) and whole[end] & 0xC0 == 0x80:
-        end -= 1
-    return whole[:end]

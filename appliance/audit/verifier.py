@@ -202,7 +202,7 @@ class Verdict(Found):
         own = "" if self.trusted else "  (it came with the log: compare it with the one you noted)"
         lines += [
             f"  key          {fingerprint(self.key)}{own}",
-            f"  records      {self.records:,} in {self.segments:,} segments"
+            f"  records      {self.records:,} in {self.segments:,} segment{'s' * (self.segments != 1)}"
             + (f"; {self.removed:,} more removed when their time was over" if self.removed else ""),
             f"  checkpoints  {self.checkpoints:,}",
         ]

@@ -14,7 +14,7 @@ from appliance import config as configuration
 from appliance.audit.archive import Actor, Archive
 from appliance.audit.erasure import Erased, erase, left
 from appliance.audit.holds import place, release
-from appliance.audit.subjects import FILE
+from appliance.audit.slots import FILE
 from appliance.audit.verifier import verify
 from appliance.config import Config
 from appliance.core import Caller

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.audit import subjects
-from appliance.audit.subjects import FILE, SLOT, Subjects, pseudonyms
+from appliance.audit.slots import FILE, SLOT
+from appliance.audit.subject import Subject
+from appliance.audit.subjects import Subjects, pseudonyms
 from appliance.errors import AuditFailed, AuditUnavailable
 
 NAMES = [
@@ -138,7 +139,7 @@ def test_nothing_shows_a_name_or_a_key(opened: Callable[[], Subjects], folder: P
     subject = store.of("anna")
     (slot,) = filter(any, slots(folder))
     key = slot[32:64]
-    assert subjects.Subject(key, slot[:32], b"").pseudonym == subject.pseudonym
+    assert Subject(key, slot[:32], b"").pseudonym == subject.pseudonym
     for shown in (repr(subject), str(subject), repr(store)):
         assert "anna" not in shown
         assert repr(key)[2:-1] not in shown
@@ -249,7 +250,7 @@ def test_a_sealed_text_cant_be_opened_with_anything_that_is_left(opened: Callabl
     store.erase("anna")
     left = (folder / FILE).read_bytes()
     for start in range(len(left) - 32):
-        subject = subjects.Subject(left[start : start + 32], b"", b"")
+        subject = Subject(left[start : start + 32], b"", b"")
         with pytest.raises(ValueError, match="wasn't sealed"):
             subject.open(sealed)
 

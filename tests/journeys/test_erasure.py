@@ -22,7 +22,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from appliance.__main__ import main
-from appliance.audit.subjects import FILE, SLOT, Subject, Subjects, pseudonyms
+from appliance.audit.slots import FILE, SLOT
+from appliance.audit.subject import Subject
+from appliance.audit.subjects import Subjects, pseudonyms
 from appliance.audit.verifier import verify
 from tests.fakes.house import House, Running, until
 
