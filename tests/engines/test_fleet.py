@@ -12,6 +12,7 @@ import pytest
 
 from appliance import administration, config
 from appliance.administration import Appliance
+from appliance.audit.archive import Actor
 from appliance.config import Config, LocalModel, RemoteModel
 from appliance.engines import engine
 from appliance.engines.command import Spec
@@ -22,6 +23,7 @@ from appliance.errors import ConfigInvalid, EngineFailed, NotFound, WeightsInval
 from appliance.seal.parts import Seal
 from appliance.weights import manifest
 from appliance.weights.card import load_card
+from tests.fakes import journal
 from tests.fakes.house import House, safetensors
 from tests.fakes.process import Nursery, nursery
 
@@ -200,19 +202,25 @@ async def test_of_two_applies_the_newer_config_stays(
         return specs(new, machine)
 
     monkeypatch.setattr(administration, "specs", slow_at_first)
-    appliance = Appliance(load(house), Mock(), fleet, Mock(), Mock(), None, Mock(), Seal(()), {}, Mock(), Mock())
+    archive = journal.archive(house.state)
+    appliance = Appliance(
+        config=load(house), house=Mock(), fleet=fleet, turns=Mock(), office=Mock(), archive=archive, testimony=Mock(),
+        outward={}, identity=None, access_log=Mock(), seal=Seal(()), wanted={}, endpoints={}, assurance=Mock(),
+        probing=Mock(),
+    )  # fmt: skip
     house.serve("chat", "two")
     house.write()
-    first = asyncio.create_task(appliance.apply(lambda _: None))
+    first = asyncio.create_task(appliance.apply(lambda _: None, Actor.appliance()))
     await asyncio.to_thread(first_read.wait, 5)
     house.serve("chat", "one", stall_seconds=29)
     newest = load(house)
-    second = asyncio.create_task(appliance.apply(lambda _: None))
+    second = asyncio.create_task(appliance.apply(lambda _: None, Actor.appliance()))
     second.add_done_callback(lambda _: second_done.set())
     async with asyncio.timeout(5):
         await asyncio.gather(first, second)
     assert calls == ["two", "one"]
     assert appliance.config == newest
+    archive.subjects.close()
     engine = fleet.find("chat").engine
     assert engine is not None
     assert engine.spec.settings == newest.settings.models["chat"]
