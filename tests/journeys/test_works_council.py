@@ -94,7 +94,9 @@ def test_a_person_who_worked_all_day_is_found_nowhere(house: House, start: Start
     assert asked.status_code in (200, 201), asked.text
     asset = re.findall(r"/docs/([\w.-]+)", get("/docs", "").text)[0]
     walked = 0
-    for path in sorted(path for method, path in ROUTES if method == "GET" and path != THE_ACCESS_LIST):
+    # what a record holds of a person is opened after a second one has approved, and to nobody before
+    apart = {THE_ACCESS_LIST, "/admin/audit/reveals/{id}/records/{seq}"}
+    for path in sorted(path for method, path in ROUTES if method == "GET" and path not in apart):
         real = path.format(model="chat", id=asked.json()["id"], asset=asset)
         for query in ["", *QUERIES.get(path, ())]:
             target = f"{real}?{query.replace('PSEUDONYM', pseudonym)}"
