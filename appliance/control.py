@@ -181,7 +181,9 @@ def ask(
     connection = _UnixConnection(state / "run" / "control.sock", patience)
     ends = None if patience is None else time.monotonic() + patience
     try:
-        connection.request(method, path, json.dumps(body) if body is not None else None, {"content-type": "application/json"})
+        connection.request(
+            method, path, json.dumps(body) if body is not None else None, {"content-type": "application/json"}
+        )
         response = connection.getresponse()
         while line := response.readline(_LONGEST_LINE):
             if not line.endswith((b"\n", b"}")):
