@@ -45,6 +45,7 @@ async def swept(house: House) -> Facts:
     async with archive.act("read", Actor.host(), filters={}):
         pass
     await journal.checkpoint_now()
+    await journal.exclusively(lambda: None)  # what was closed is compressed then, and only that is shortened
     await Sweep(archive, loaded.state, wall=clock, breath=0).run(Retention(), Actor.host(), sure=True)
     await archive.close(5)
     month = Month.of(sample.NOW.date().replace(day=1), loaded.settings.accounts.zone, clock.at)
