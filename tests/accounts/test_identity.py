@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance import config
 from appliance.accounts import published
 from appliance.accounts.entries import Kind, Scope
 from appliance.accounts.identity import Identity
@@ -33,6 +32,7 @@ from appliance.dispatch.endpoints import Endpoints
 from appliance.errors import BooksUnavailable, Unauthenticated
 from tests.fakes.certificates import Authority
 from tests.fakes.identity_provider import AUDIENCE, ISSUER, IdentityProvider, Signer, encoded, identity_provider
+from tests.fakes.way_out import way_out
 
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 
@@ -53,20 +53,11 @@ def served() -> Iterator[tuple[IdentityProvider, Endpoints]]:
     with tempfile.TemporaryDirectory(prefix="identity-") as name:
         folder = Path(name)
         authority = Authority(folder)
-        with identity_provider(authority.issue("provider")) as provider:
-            written = {
-                "models": {"chat": {"card": "tiny"}},
-                "state": str(folder),
-                "accounts": {"identity": provider.settings(ca=str(authority.file))},
-            }
-            (folder / "appliance.yaml").write_text(json.dumps(written))
-            (folder / "run").mkdir()
-            endpoints = Endpoints(config.load(folder / "appliance.yaml"))
-            endpoints.open()
-            try:
-                yield provider, endpoints
-            finally:
-                endpoints.close()
+        with (
+            identity_provider(authority.issue("provider")) as provider,
+            way_out(folder, accounts={"identity": provider.settings(ca=str(authority.file))}) as endpoints,
+        ):
+            yield provider, endpoints
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance import __version__, config
+from appliance import __version__
 from appliance.audit import segments, shipping
 from appliance.audit.journal import Journal
 from appliance.audit.record import Kind
@@ -25,6 +25,7 @@ from appliance.config import Audit, Shipping
 from appliance.dispatch.endpoints import Endpoints
 from tests.audit.night import PATIENCE, Night
 from tests.fakes.collector import Collector, collector
+from tests.fakes.way_out import way_out
 
 KEY = "s3cret-collector-key"
 BATCH = 10
@@ -53,15 +54,8 @@ def served() -> Iterator[tuple[Collector, Endpoints]]:
         folder = Path(name)
         (folder / "key").write_text(KEY)
         shipped = {"endpoint": f"{server.endpoint}/", "key": f"file:{folder / 'key'}"}
-        written = {"models": {"chat": {"card": "tiny"}}, "state": str(folder), "audit": {"shipping": shipped}}
-        (folder / "appliance.yaml").write_text(json.dumps(written))
-        (folder / "run").mkdir()
-        endpoints = Endpoints(config.load(folder / "appliance.yaml"))
-        endpoints.open()
-        try:
+        with way_out(folder, audit={"shipping": shipped}) as endpoints:
             yield server, endpoints
-        finally:
-            endpoints.close()
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import rfc3161_client as rfc3161
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance import config
 from appliance.audit import timestamps
 from appliance.audit.checkpoint import Checkpoint
 from appliance.audit.journal import Journal
@@ -26,6 +25,7 @@ from appliance.dispatch.endpoints import Endpoints
 from appliance.errors import ConfigInvalid
 from tests.audit.night import Night
 from tests.fakes.time_authority import Root, TimeAuthority, time_authority
+from tests.fakes.way_out import way_out
 
 PATIENCE = 20
 EVERY = 3600
@@ -45,19 +45,9 @@ def root(folder: Path) -> Root:
 @pytest.fixture(scope="module")
 def served(folder: Path, root: Root) -> Iterator[tuple[TimeAuthority, Endpoints]]:
     with time_authority(folder, root.issue()) as authority:
-        written = {
-            "models": {"chat": {"card": "tiny"}},
-            "state": str(folder),
-            "audit": {"timestamps": {"url": authority.url, "certificate": str(root.file)}},
-        }
-        (folder / "appliance.yaml").write_text(json.dumps(written))
-        (folder / "run").mkdir()
-        endpoints = Endpoints(config.load(folder / "appliance.yaml"))
-        endpoints.open()
-        try:
+        timestamps = {"url": authority.url, "certificate": str(root.file)}
+        with way_out(folder, audit={"timestamps": timestamps}) as endpoints:
             yield authority, endpoints
-        finally:
-            endpoints.close()
 
 
 @pytest.fixture

@@ -491,11 +491,12 @@ def test_the_other_end_of_a_connection_to_a_configured_service_is_no_stranger() 
         seen = little.look()
         comm = Path("/proc/self/comm").read_text().strip()
         strangers = {
-            configured: [network.strangers for network in sockets.networks(seen, configured)]
+            configured: {network.place: network.strangers for network in sockets.networks(seen, configured)}
             for configured in ((), (str(path),), (str(path) + "s",))
         }
-        unknown = [[f"{comm} ({os.getpid()})"], []]
-        assert strangers == {(): unknown, (str(path),): [[], []], (str(path) + "s",): unknown}
+        unknown = {"gateway": [f"{comm} ({os.getpid()})"], PLACE: []}
+        known: dict[str, list[str]] = {place: [] for place in unknown}
+        assert strangers == {(): unknown, (str(path),): known, (str(path) + "s",): unknown}
 
 
 @pytest.mark.parametrize(

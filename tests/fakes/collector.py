@@ -24,6 +24,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 
+from tests.fakes.serving import serving
+
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -162,15 +164,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def collector() -> Iterator[Collector]:
     """A running one."""
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.answering.set()
-            server.shutdown()
-            thread.join()
+    server = Collector()
+    with serving(server, server.answering):
+        yield server
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.fakes.serving import serving
+
 _CONFIG = """
 [tsa]
 default_tsa = one
@@ -164,12 +166,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 @contextmanager
 def time_authority(folder: Path, signer: Signer) -> Iterator[TimeAuthority]:
     """A running authority that signs with that certificate."""
-    with TimeAuthority(folder, signer) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.answering.set()
-            server.shutdown()
-            thread.join()
+    server = TimeAuthority(folder, signer)
+    with serving(server, server.answering):
+        yield server

@@ -78,30 +78,30 @@ class Words:
 
     def day(self, at: datetime | float | str) -> str:
         """`22.11.2026`, or `22 November 2026`: of a datetime, of seconds since 1970, or of what a record tells."""
-        if isinstance(at, str):
-            try:
-                return self.day(datetime.fromisoformat(at))
-            except ValueError:
-                return at  # what stands in a damaged record
         local = self._local(at)
+        if isinstance(local, str):
+            return local
         return f"{local:%d.%m.%Y}" if self._german else f"{local.day} {self(f'month.{local.month}')} {local.year}"
 
     def moment(self, at: datetime | float | str) -> str:
         """`22.11.2026, 14:05:09`: of a datetime, of seconds since 1970, or of what a record tells."""
-        if isinstance(at, str):
-            try:
-                return self.moment(datetime.fromisoformat(at))
-            except ValueError:
-                return at  # what stands in a damaged record
         local = self._local(at)
+        if isinstance(local, str):
+            return local
         return f"{local:%d.%m.%Y, %H:%M:%S}" if self._german else f"{local:%Y-%m-%d, %H:%M:%S}"
 
     def month(self, at: datetime | float) -> str:
         """`November 2026`: of a datetime as it stands, or of seconds since 1970."""
-        local = at if isinstance(at, datetime) else self._local(at)
+        local = at if isinstance(at, datetime) else datetime.fromtimestamp(at, self._zone)
         return f"{self(f'month.{local.month}')} {local.year}"
 
-    def _local(self, at: datetime | float) -> datetime:
+    def _local(self, at: datetime | float | str) -> datetime | str:
+        """In the zone of the report; a text that is no time, as a damaged record has it, stays as it is."""
+        if isinstance(at, str):
+            try:
+                at = datetime.fromisoformat(at)
+            except ValueError:
+                return at
         moment = at if isinstance(at, datetime) else datetime.fromtimestamp(at, UTC)
         return moment.astimezone(self._zone)
 
