@@ -110,8 +110,8 @@ endef
 lock: $(UV)
 	@echo "Resolving six sets of packages: about 15 seconds ..."
 	@$(call compile,uv,$(LOCKS)/uv.in)
-	@$(call compile,gateway,pyproject.toml)
-	@$(call compile,dev,pyproject.toml $(LOCKS)/dev.in --constraint $(LOCKS)/gateway.txt)
+	@$(call compile,gateway,pyproject.toml --override $(LOCKS)/without-sdk.txt)
+	@$(call compile,dev,pyproject.toml $(LOCKS)/dev.in --constraint $(LOCKS)/gateway.txt --override $(LOCKS)/without-sdk.txt)
 	@$(call compile,engine-cpu,$(LOCKS)/engine-cpu.in --override $(LOCKS)/without-gpu.txt $(TORCH_CPU))
 	@$(call compile,engine-cuda,$(LOCKS)/engine-cuda.in --override $(LOCKS)/with-gpu.txt)
 	@$(call compile,prepare,$(LOCKS)/prepare.in --override $(LOCKS)/without-gpu.txt $(TORCH_CPU))

@@ -53,6 +53,25 @@ class ServiceClass(StrEnum):
     BATCH = "batch"
 
 
+class DataClass(StrEnum):
+    """How sensitive what a request says is, the least first. It only ever rises on the way through the appliance."""
+
+    PUBLIC = "public"
+    INTERNAL = "internal"
+    CONFIDENTIAL = "confidential"
+    PERSONAL = "personal"
+
+    @property
+    def rank(self) -> int:
+        """0 for `public`, and so on."""
+        return list(DataClass).index(self)
+
+
+def highest(*classes: DataClass | None) -> DataClass:
+    """The most sensitive of them; those that are None say nothing."""
+    return max((each for each in classes if each is not None), key=lambda each: each.rank)
+
+
 BY_TOKEN = "oidc_"  # noqa: S105 - no secret
 """What key ids begin with that stand for people who sign in; they are in no list of keys."""
 
@@ -68,6 +87,8 @@ class Caller:
     use_cases: frozenset[str] = frozenset()
     """Those that it may name in `X-Use-Case`."""
     service_class: ServiceClass = ServiceClass.STANDARD
+    data_class: DataClass | None = None
+    """The least that what it asks counts as; None: what the config says of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +108,10 @@ class Request:
     use_case: str | None = None
     """From `X-Use-Case`, checked against what the key may name."""
     service_class: ServiceClass = ServiceClass.STANDARD
+    data_class: DataClass = DataClass.PERSONAL
+    """The floor: of key, use case and `X-Data-Class` the highest. What is found in it can raise it still."""
+    local_only: bool = False
+    """`X-Route: local`: it is answered in the house or not at all."""
     most_prompt_tokens: int = 0
     most_completion_tokens: int = 0
     """What it can come to at most, of all its answers together: this much is reserved before it runs."""

@@ -26,18 +26,20 @@ from appliance.config.accounts import (
 )
 from appliance.config.audit import Audit, Retention, Shipping, Timestamps
 from appliance.config.bounds import Engines, Limits, Objectives
-from appliance.config.egress import Egress, Provider, Verify, from_word
+from appliance.config.egress import CloudModel, Egress, Provider, Verify, from_word
 from appliance.config.listen import Listen, Tls
 from appliance.config.models import Batching, KvCache, LocalModel, Model, ModelName, RemoteModel
+from appliance.config.privacy import Detectors, Gate, Privacy, Rule
 from appliance.config.queue import Queue
 from appliance.config.section import FilePath, Secret, SecretReference, Section, may_be_private
 from appliance.errors import ConfigInvalid
 
 __all__ = [
-    "Accounts", "Allowance", "Audit", "Batching", "Config", "Egress", "Engines", "FilePath", "Identity", "KvCache",
-    "Limits", "Listen", "LocalModel", "Model", "ModelName", "Objectives", "Postgresql", "Prices", "Provider", "Queue",
-    "RemoteModel", "Retention", "Secret", "SecretReference", "Section", "Settings", "Shipping", "Store", "Team",
-    "Timestamps", "Tls", "UseCase", "Verify", "load", "may_be_private",
+    "Accounts", "Allowance", "Audit", "Batching", "CloudModel", "Config", "Detectors", "Egress", "Engines",
+    "FilePath", "Gate", "Identity", "KvCache", "Limits", "Listen", "LocalModel", "Model", "ModelName", "Objectives",
+    "Postgresql", "Prices", "Privacy", "Provider", "Queue", "RemoteModel", "Retention", "Rule", "Secret",
+    "SecretReference", "Section", "Settings", "Shipping", "Store", "Team", "Timestamps", "Tls", "UseCase", "Verify",
+    "load", "may_be_private",
 ]  # fmt: skip
 
 
@@ -65,6 +67,7 @@ class Settings(Section):
     accounts: Accounts = Field(Accounts(), description="See `Accounts`.")
     queue: Queue = Field(Queue(), description="See `Queue`.")
     audit: Audit = Field(Audit(), description="See `Audit`.")
+    privacy: Privacy = Field(Privacy(), description="See `Privacy`.")
 
     @model_validator(mode="after")
     def _accounts_speak_of_models_that_are_served(self) -> Self:

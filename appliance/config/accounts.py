@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from appliance import names
 from appliance.config.section import FilePath, Secret, Section, may_be_private, refuse_extras
-from appliance.core import Role, ServiceClass
+from appliance.core import DataClass, Role, ServiceClass
 
 
 def printable(text: str) -> str:
@@ -86,6 +86,9 @@ class UseCase(Allowance):
 
     service_class: Annotated[ServiceClass, Field(strict=False)] | None = Field(
         None, description="`interactive`, `standard` or `batch`; empty: the key's own class."
+    )
+    data_class: Annotated[DataClass, Field(strict=False)] | None = Field(
+        None, description="The least class of what is asked for it: `public`, `internal`, `confidential`, `personal`."
     )
     purpose: Annotated[str, Field(max_length=200)] | None = Field(
         None, description="What it is for, in the words of the record of processing activities; stands in every record."

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from appliance.config.models import ModelName
 from appliance.config.section import FilePath, Secret, Section, refuse_extras
 
 
@@ -30,8 +31,38 @@ class Verify(Section):
         return self
 
 
+class CloudModel(Section):
+    """A provider's model, which may answer in place of one of ours."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        description="Its name there; of Azure OpenAI, the deployment."
+    )
+    context_length: int = Field(ge=256, description="Tokens of prompt and answer that it takes.")
+    prompt_euros_per_million: float = Field(ge=0, le=10**5, description="Euros for a million prompt tokens.")
+    completion_euros_per_million: float = Field(ge=0, le=10**5, description="Euros for a million tokens of answers.")
+
+
 class Provider(Section):
     """A service outside the house to which cleared requests may go."""
+
+    api: Literal["openai", "azure", "anthropic"] = Field(
+        "openai",
+        description="What it speaks. `openai`: OpenAI, Mistral, Cohere, Together, Google and all that are compatible; "
+        "`azure`: Azure OpenAI; `anthropic`: Anthropic.",
+    )
+    region: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{1,31}$")] | None = Field(
+        None, description="Where it processes what it gets, such as `eu`; rules of the policy ask for it."
+    )
+    agreement: Annotated[str, Field(min_length=3, max_length=200)] | None = Field(
+        None, description="Reference of the data-processing agreement with it; rules of the policy ask for it."
+    )
+    api_version: Annotated[str, Field(pattern=r"^[0-9a-z.-]{1,40}$")] | None = Field(
+        None, description="Of Azure OpenAI, such as `2024-10-21`."
+    )
+    models: dict[ModelName, CloudModel] = Field(
+        {}, description="Public model name to the model there that may answer in its place."
+    )
+    first_token_seconds: float = Field(30, gt=0, le=600, description="For its first token; then the next is asked.")
 
     url: str = Field(
         description="Base URL, such as `https://api.mistral.ai/v1`: always `https`, and a name that leads to public "
@@ -53,6 +84,12 @@ class Provider(Section):
         refuse_extras("url", self.url)
         return self
 
+    @model_validator(mode="after")
+    def _azure_has_versions(self) -> Self:
+        if (self.api == "azure") != (self.api_version is not None):
+            raise ValueError("api: azure and api_version: such as 2024-10-21 go together")
+        return self
+
 
 # The last label has a letter: 127.1 and 0x7f.1 are addresses to a resolver.
 _PUBLIC_NAME = re.compile(r"(?=.{4,253}$)(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z](?:[a-z0-9-]{0,61}[a-z0-9])")
@@ -71,6 +108,9 @@ class Egress(Section):
     )
     providers: dict[ProviderName, Provider] = Field(
         {}, description="With `anonymized`: the services that may be called, each under a name of yours."
+    )
+    euros_per_day: float = Field(
+        0, ge=0, le=10**9, description="What all providers together may cost in a day of `accounts.time_zone`."
     )
     seal: Literal["required", "best-effort"] = Field(
         "required",

@@ -14,7 +14,7 @@ from http import HTTPStatus
 
 import httptools
 
-from appliance.dispatch.clearance import HEADER, Clearances, NotCleared
+from appliance.clearance import HEADER, Clearances, NotCleared
 from appliance.dispatch.way import Way, refusal
 
 _CHUNK = 64 * 1024

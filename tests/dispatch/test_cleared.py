@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from appliance.dispatch.clearance import Cleared, digest, sign
+from appliance.clearance import Cleared, digest, sign
 from appliance.dispatch.dialler import Destination
 from appliance.dispatch.pair import Pair
 from appliance.dispatch.way import Route

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from appliance.dispatch.clearance import LONGEST_SECONDS, Clearances, Cleared, NotCleared, digest, sign, verify
+from appliance.clearance import LONGEST_SECONDS, Clearances, Cleared, NotCleared, digest, sign, verify
 
 KEY = Ed25519PrivateKey.generate()
 NOW = 1_800_000_000

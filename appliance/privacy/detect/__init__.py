@@ -1,0 +1,1 @@
+"""Finds what is personal in a text. Loaded in the processes of the detectors alone."""
