@@ -221,6 +221,14 @@ class Running:
         me = psutil.Process(self.process.pid)
         return [me, *me.children(recursive=True)]
 
+    def commands(self) -> dict[psutil.Process, list[str]]:
+        """The command of each of them. Those that end meanwhile, as a verification's do, are left out."""
+        found = {}
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found[process] = process.cmdline()
+        return found
+
     def engine_pids(self) -> list[int]:
         """Processes that run the fake engine or something that it started."""
         mark = str(self.house.folder / "engine" / "bin" / "python")

@@ -77,7 +77,9 @@ async def test_under_constant_load_a_swap_fails_no_request_and_mixes_no_answer(h
             assert applied == {"changes": [f"chat: now answered by {card}"]}
             seen = len(answers)
             while len(answers) < seen + 20:
-                assert not any(task.done() for task in tasks)
+                for task in tasks:
+                    if task.done():
+                        task.result()  # raises what made it end
                 await asyncio.sleep(0.01)
         stop.set()
         await asyncio.gather(*tasks)

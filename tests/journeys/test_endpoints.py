@@ -58,7 +58,7 @@ def test_a_model_on_an_endpoint_answers_under_its_public_name_and_with_its_key(h
             file.read_text(errors="replace") for file in (house.state / "logs").iterdir()
         )
         assert "sk-far" not in everything
-        assert all("sk-far" not in " ".join(process.cmdline()) for process in running.family())
+        assert all("sk-far" not in " ".join(line) for line in running.commands().values())
 
 
 def test_an_endpoint_behind_tls_is_believed_only_with_the_right_authority(
@@ -215,7 +215,7 @@ async def test_an_outlet_that_never_was_does_not_end(house: House) -> None:
 
 def way_out(running: Running) -> list[psutil.Process]:
     """The outlet and the dialler."""
-    return [process for process in running.family() if any("appliance.dispatch." in part for part in process.cmdline())]
+    return [each for each, line in running.commands().items() if any("appliance.dispatch." in part for part in line)]
 
 
 def test_there_is_no_way_out_where_no_endpoint_is(shared: Running) -> None:
@@ -281,7 +281,7 @@ def test_an_appliance_that_lost_what_it_cannot_start_again_ends(
     house.serve("chat", "tiny")
     house.settings["models"]["far"] = {"endpoint": "http://127.0.0.1:9/v1"}
     running = start(house).ready()
-    lost = [each for each in running.family() if helper in " ".join(each.cmdline())]
+    lost = [each for each, line in running.commands().items() if helper in " ".join(line)]
     lost[0].kill()
     assert running.process.wait(30) == 1
     assert "has to be started again" in running.output.read_text()

@@ -207,7 +207,7 @@ def test_no_secret_is_in_any_log_or_process_list(house: House, start: Start, ser
     key = new_key(house)
     until(lambda: ask(running, key).status_code == 200)
     written = "".join(file.read_text(errors="replace") for file in [running.output, *(house.state / "logs").iterdir()])
-    lines = [" ".join(process.cmdline()) for process in running.family()]
+    lines = [" ".join(line) for line in running.commands().values()]
     for process in running.family()[1:]:  # but for the one that was given them
         lines += process.environ().values()
     for secret in (PASSWORD, PEPPER, key):
