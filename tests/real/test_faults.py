@@ -124,7 +124,7 @@ async def ended(way: Callable[[], Awaitable[None]]) -> tuple[Exception | None, f
     return None, time.monotonic()
 
 
-@pytest.mark.parametrize("role", ["worker", "server"])
+@pytest.mark.parametrize("role", ["worker", pytest.param("server", marks=pytest.mark.long)])
 async def test_fifty_requests_on_a_killed_engine_each_end_with_an_error_and_it_comes_back(
     house: Appliance, role: str
 ) -> None:
@@ -159,6 +159,8 @@ async def test_fifty_requests_on_a_killed_engine_each_end_with_an_error_and_it_c
 # --- a swap ---------------------------------------------------------------------------------------------
 
 
+# a minute of two starts; with the fake engine, tests/journeys/test_apply.py shows the same in each run
+@pytest.mark.long
 async def test_a_swap_to_bitsandbytes_under_load_fails_no_request(house: Appliance) -> None:
     done = asyncio.Event()
     before = set(house.engine("chat").values())
