@@ -1,0 +1,163 @@
+"""Numbers by which somebody can be looked up: by their form, their checksum, or a word before them."""
+
+from __future__ import annotations
+
+import pytest
+
+from appliance.privacy.detect.patterns import Patterns
+from tests.privacy.detect.marks import wrong
+
+BANK = [
+    "Meine IBAN ist [[bank_account:DE89 3704 0044 0532 0130 00]].",
+    "[[bank_account:DE89370400440532013000]]",
+    "[[bank_account:de89 3704 0044 0532 0130 00]]",
+    "[[bank_account:DE89.3704.0044.0532.0130.00]]",
+    "[[bank_account:DE88 3704 0044 0532 0130 00]] (wrong checksum)",
+    "IBAN [[bank_account:DE8937040044053201300]] (a digit short)",
+    "[[bank_account:D E 8 9 3 7 0 4 0 0 4 4 0 5 3 2 0 1 3 0 0 0]]",
+    "[[bank_account:ＤＥ８９ 3704 0044 0532 0130 00]]",
+    "[[bank_account:DE89\u200b3704\u200b0044\u200b0532013000]]",
+    "[[bank_account:AT61 1904 3002 3457 3201]]",
+    "[[bank_account:GB29 NWBK 6016 1331 9268 19]]",
+    "BIC: [[bank_account:COBADEFFXXX]]",
+    "BIC [[bank_account:GENODEF1M04]]",
+    "Kontonummer [[bank_account:1234567]], BLZ [[bank_account:700 500 00]]",
+    "Konto: [[bank_account:648489890]]",
+    "sort code [[bank_account:12-34-56]], account number [[bank_account:31926819]]",
+    "routing number [[bank_account:121000358]]",
+    "Karte [[card:4111 1111 1111 1111]]",
+    "Kreditkarte: [[card:4111 1111 1111 1112]]",
+]
+TAX = [
+    "Steuer-ID [[tax_id:65929970489]]",
+    "Steuer-ID: [[tax_id:65 929 970 489]]",
+    "Meine Steuer-ID lautet [[tax_id:12345678901]] (wrong)",
+    "IdNr. [[tax_id:65929970489]]",
+    "Steuernummer [[tax_id:181/815/08155]]",
+    "Steuernummer [[tax_id:21/815/08150]], [[tax_id:151/815/0815 6]]".replace("815/0815 6", "815/08156"),
+    "Steuernummer [[tax_id:93815/08152]]",
+    "Steuernummer [[tax_id:133/8150/8159]]",
+    "St.-Nr. [[tax_id:17/205/48139]]",
+    "Steuernummer [[tax_id:9181081508155]]",
+    "USt-IdNr. [[register:DE136695976]]",
+    "USt-IdNr. [[register:DE 136 695 976]]",
+    "USt-IdNr.: [[register:DE123456789]] (wrong)",
+    "VAT [[register:ATU12345678]]",
+    "Handelsregister [[register:HRB 12345 B]], Amtsgericht",
+    "[[register:HRA 4711]] beim Amtsgericht",
+    "ITIN [[tax_id:912-70-1234]]",
+]
+PERSONAL = [
+    "Sozialversicherungsnummer [[social_security:65 170839 J 003]]",
+    "SV-Nr. [[social_security:65170839J003]]",
+    "[[social_security:65170839J009]] (wrong)",
+    "Krankenversichertennummer [[health_insurance:A123456780]]",
+    "KVNR [[health_insurance:A123456789]] (wrong)",
+    "Personalausweis [[id_document:L01X00T471]]",
+    "Ausweisnummer [[id_document:T220001293]]",
+    "Reisepass [[id_document:C01X0006H1]]",
+    "Passnummer [[id_document:C01X00T47]]",
+    "Führerschein Nr. [[id_document:B072RRE2I55]]",
+    "Aufenthaltstitel [[id_document:Y12345678]]",
+    "[[id_document:P<D<<MUSTERMANN<<ERIKA<<<<<<<<<<]]",
+    "Kennzeichen [[plate:B-AB 1234]]",
+    "der Wagen mit [[plate:M-XY 99E]]",
+    "kennzeichen [[plate:hh-pk 1120]]",
+    "Kfz-Kennzeichen: [[plate:KA PA 777]]",
+    "plate [[plate:LB62 KLM]]",
+    "SSN [[social_security:078-05-1120]]",
+    "NI number [[social_security:QQ 12 34 56 C]]",
+    "NINO [[social_security:AB123456C]]",
+    "NHS number [[health_insurance:943 476 5919]]",
+    "passport number [[id_document:533380006]]",
+    "driver's license [[id_document:D1234567]]",
+    "PESEL [[social_security:44051401359]]",
+    "codice fiscale [[tax_id:RSSMRA85T10A562S]]",
+]
+REFERENCES = [
+    "Az.: [[reference:12 O 345/21]]",
+    "Urteil [[reference:VIII ZR 12/20]]",
+    "Az. [[reference:7 XVII S 1120]]",
+    "Az. [[reference:DR II 1187/24]]",
+    "Aktenzeichen [[reference:123 Js 45678/21]]",
+    "Kundennummer: [[reference:4711]]",
+    "die Kundennummer lautet [[reference:10472]]",
+    "Kunden-Nr. [[reference:KD-2024/0815]]",
+    "Kd.-Nr. [[reference:88-20417]]",
+    "Vertrag Nr. [[reference:2024-0815]]",
+    "Rechnung [[reference:20419]]",
+    "Rechnung Nr. [[reference:2024-0817]]",
+    "Patientennummer [[reference:000123]]",
+    "Fallnummer [[reference:2024001234]]",
+    "Mitgliedsnummer [[reference:12.345]]",
+    "Personalnummer [[reference:00815]]",
+    "Versicherungsschein [[reference:70.123.456]]",
+    "customer number [[reference:48213]]",
+    "invoice [[reference:INV-10293]]",
+    "case no [[reference:24-H-10993]]",
+    "ticket [[reference:#48213]]",
+    "[[reference:KD-778120]] meldet",
+    "den Benutzernamen [[reference:hkrawczyk]] und den Pfad",
+    "[[reference:123e4567-e89b-12d3-a456-426614174000]]",
+    "[[reference:1234567890123]]",
+    "Hash [[reference:9f86d081884c7d659a2feaa0c55ad015]]",
+    "in [[reference:QW5uYSBNw7xsbGVyIHdvaG50]]",
+    "[[ip:192.168.178.23]] und [[ip:2001:db8::8a2e:370:7334]]",
+    "IP [[ip:10.20.4.117]]",
+    "MAC [[ip:3c:52:82:aa:10:f7]]",
+]
+NONE = [
+    "Der Betrag von 1.250,00 EUR ist bis zum Monatsende fällig.",
+    "Die Umsätze stiegen um 12,5 % auf 3,4 Mio. Euro.",
+    "Treffen um 14:30 Uhr in Raum 204.",
+    "Python 3.11 und Node 20.1.3 sind installiert, Version 2.3.1-beta4.",
+    "Nach § 15 Abs. 1 Satz 1 Nr. 2 EStG ist das so.",
+    "Die Frist nach § 573c Abs. 1 BGB beträgt drei Monate.",
+    "Die Norm DIN EN ISO 9001:2015 gilt, auch ISO/IEC 27001 und DIN 4108-2.",
+    "Verordnung (EU) 2016/679, Art. 6 Abs. 1 lit. f DSGVO.",
+    "Erstelle eine Tabelle mit 12 Zeilen und 5 Spalten.",
+    "Schreibe eine Zusammenfassung in 200 Wörtern.",
+    "Das Geschäftsjahr 2023/2024 war gut, 2024 auch.",
+    "Das Modell RTX 4090 hat 24 GB Speicher.",
+    "Die Rechnung über 500 Euro ist bezahlt.",
+    "Der Vertrag läuft 24 Monate.",
+    "Artikel 12345 ist ausverkauft, Artikelnummer 4711 nicht.",
+    "Was ist 12345 * 6789?",
+    "Die Kundennummer steht auf der Rechnung.",
+    "Ein Blatt DIN A4 und A3.",
+    "UTF-8, SHA-256 und AES-128.",
+    "1. Einleitung 2. Hauptteil 3. Schluss",
+    "Die Quote beträgt 3:1, das Verhältnis 50:50.",
+    "Our revenue grew by 15% to $1,250,000.",
+    "See section 4.2.1 of RFC 2616.",
+    "The HTTP status code 404 means not found.",
+    "def f(x): return x[0:10] + 1024",
+    "Q3-2024 und FY2024",
+    "Die Formel lautet a = 3.14159 * r**2.",
+    "Das kostet 19.99 oder 1.299,- Euro.",
+    "Die Auflösung beträgt 1920x1080.",
+    "Buche auf Konto 1200 an 8400.",
+    "Windows 11, Office 365, iPhone 15 Pro",
+    "Die Versionsnummer ist 4.5.6.",
+    "12 Monate, 365 Tage, 8760 Stunden.",
+    "GPT-4 und Llama-3-70B",
+    "Die Zahl 1000000 hat sechs Nullen, 1.000.000 auch.",
+    "1000 2000 3000",
+    "Der Benutzername ist falsch, der Benutzername wird gesperrt.",
+    "Das Haus Nr. 143 (ein Bürgerhaus), das 1482 gebaut wurde, ISBN 3-89853-525-8, 1773–1829",
+    "Der Fall ist klar, ein Betrag von 4711 fehlt.",
+    "Die Hausnummer fehlt, die Seitennummer ist 1234.",
+    "Ein Auftrag vom Kunden über 3000 Stück.",
+]
+
+
+@pytest.mark.parametrize("marked", BANK + TAX + PERSONAL + REFERENCES)
+def test_identifiers_are_found_as_a_whole_and_nothing_else_is(tier: Patterns, marked: str) -> None:
+    """Also mistyped ones, whose checksum is wrong, where form or context tells."""
+    assert wrong(tier, marked) == []
+
+
+@pytest.mark.parametrize("text", NONE)
+def test_ordinary_numbers_are_nobodys(tier: Patterns, text: str) -> None:
+    """Amounts, times, paragraphs, norms, versions, quantities, code."""
+    assert wrong(tier, text) == []
