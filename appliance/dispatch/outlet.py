@@ -12,18 +12,13 @@ a gateway that was taken over can't widen them.
 
     python -m appliance.dispatch.outlet CHANNEL LISTENER...
 
-Standard input: a line of JSON with the orders, then one line for each order to try the seal from inside. It ends
-when that closes, as it does when the gateway ends: the kernel's signal at a parent's death wouldn't come, since the
-gateway's seal keeps it from signalling whoever isn't under that seal, and that is held against it even while it dies.
-Standard output: a line about the seal, then one for each probe.
+Standard input and output are as appliance/seal/child.py says.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import signal
 import socket
 import ssl
 import sys
@@ -31,17 +26,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 
 from appliance.dispatch.dialler import Destination
 from appliance.dispatch.way import Dials, Route, Way, refusal
 from appliance.errors import SealUnavailable
-from appliance.seal import probes, view
-from appliance.seal.evidence import as_json, evidence
+from appliance.seal import view
+from appliance.seal.child import read_orders, start_probe, tell, tell_sealed
 from appliance.seal.gateway import listen_no_more, seal_gateway
 from appliance.seal.parts import Seal
 
-PROBE_SECONDS = 4
 _CHUNK = 64 * 1024
 
 Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -82,10 +75,7 @@ def note(way: Way, why: Exception) -> None:
 
 
 def _probe(line: bytes) -> None:
-    """Carry out an order of `appliance.seal.probes` in a child, which inherits the seal, and tell what came of it."""
-    child = os.fork()
-    if child == 0:
-        _tell_probe(line)
+    child = start_probe(line)
     life = os.pidfd_open(child)
 
     def reap() -> None:
@@ -94,25 +84,6 @@ def _probe(line: bytes) -> None:
         os.waitpid(child, 0)
 
     asyncio.get_running_loop().add_reader(life, reap)
-
-
-def _tell_probe(line: bytes) -> None:
-    try:
-        signal.alarm(PROBE_SECONDS)  # whatever it hangs in, it doesn't keep this process' sockets open for long
-        asked = json.loads(line)
-        try:
-            # not a program of the gateway's choice: it could be one that takes over this process, and its clearances
-            order = {**asked["order"], "interpreter": sys.executable}
-            told: dict[str, Any] = {"outcome": probes.run(probes.attempts(order))}
-        except OSError as error:
-            told = {"error": f"it could not be tried: {error}"}
-        _tell({"probe": asked["number"], **told})
-    finally:
-        os._exit(0)
-
-
-def _tell(message: dict[str, Any]) -> None:
-    os.write(1, json.dumps(message).encode() + b"\n")
 
 
 async def _serve(
@@ -142,20 +113,11 @@ def _gate(way: Way, clearance_key: str | None) -> Accept:
     return Gate(way, bytes.fromhex(clearance_key) if clearance_key else None, note).accept
 
 
-def _first_line() -> bytes:
-    """The first line of standard input, and not a byte more: the rest is read later, and otherwise."""
-    line = b""
-    while not line.endswith(b"\n") and (byte := os.read(0, 1)):
-        line += byte
-    return line
-
-
 def main(arguments: list[str]) -> int:
     """Read the orders, seal this process, say how on standard output, and serve the descriptors in ARGUMENTS."""
     channel, *listeners = [socket.socket(fileno=int(number)) for number in arguments]
-    if not (line := _first_line()):  # the gateway ended before it could say anything
+    if (told := read_orders()) is None:
         return 0
-    told = json.loads(line)
     routes = [Route(Destination(**route.pop("destination")), **route) for route in told["routes"]]
     # authorities are read now: under the seal their files are out of sight
     contexts = [
@@ -165,9 +127,9 @@ def main(arguments: list[str]) -> int:
     try:
         seal = seal_gateway([*view.interpreter(), Path(told["folder"])], best_effort=told["best_effort"])
     except SealUnavailable as error:
-        _tell({"error": f"outlet: {error}"})
+        tell({"error": f"outlet: {error}"})
         return 1
-    _tell(as_json(seal, evidence()))
+    tell_sealed(seal)
     asyncio.run(_serve(routes, contexts, told["clearance_key"], channel, listeners, seal))
     return 0
 

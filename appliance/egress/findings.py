@@ -10,11 +10,14 @@ from typing import Literal
 
 from appliance.seal.evidence import ThreadEvidence
 
-Role = Literal["gateway", "engine", "outlet", "trusted", "prober", "stray"]
-"""What a process is: `gateway` also for what the gateway starts; `trusted` runs outside a seal and is named with its
-reason; `prober` are this verification's own; `stray` is everything below the appliance that nothing accounts for."""
-SEALED: tuple[Role, ...] = ("gateway", "engine", "outlet")
+Role = Literal["gateway", "engine", "outlet", "gate", "trusted", "prober", "stray"]
+"""What a process is: `gateway` also for what the gateway starts; `gate` looks through requests that might leave;
+`trusted` runs outside a seal and is named with its reason; `prober` are this verification's own; `stray` is everything
+below the appliance that nothing accounts for."""
+SEALED: tuple[Role, ...] = ("gateway", "engine", "outlet", "gate")
 """Roles that live under a seal."""
+TEMPLATE = "template"
+"""What the process is, of the place `gate`, that starts the detectors."""
 DIALLER = "dialler"
 """The place of the trusted process that connects for the outlet. It has a seal of its own."""
 WAITING = "witness at work"
@@ -54,7 +57,7 @@ class Process:
     """Clock ticks since boot: with the pid it names a process for good."""
     role: Role
     place: str
-    """Whose seal it should be under: `gateway`, `engine chat`, `outlet`; for trusted ones what it does."""
+    """Whose seal it should be under: `gateway`, `engine chat`, `outlet`, `gate`; for trusted ones what it does."""
     command: str
     user: int
     namespaces: dict[str, int]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from appliance.egress import sockets
-from appliance.egress.findings import KEEPER, SEALED, WAITING, Process, Role
+from appliance.egress.findings import KEEPER, SEALED, TEMPLATE, WAITING, Process, Role
 from appliance.egress.started import Known
 from appliance.seal.evidence import Running, ThreadEvidence, process_ids, running, running_threads
 
@@ -20,6 +20,10 @@ KINDS = ("net", "mnt", "pid", "ipc", "user")
 _PROC = Path("/proc")
 _LONGEST_COMMAND = 200
 _TRIES = 5
+_KNOWN: dict[str, tuple[Role, str]] = {
+    "outlet": ("outlet", "outlet"), "gate": ("gate", "gate"), TEMPLATE: ("gate", "gate"),
+}  # fmt: skip
+"""What was started before the seal and has one of its own that holds it like the gateway."""
 
 
 def look(gateway: int, places: Mapping[int, str], trusted: Mapping[int, Known], trouble: list[str]) -> list[Process]:
@@ -79,9 +83,11 @@ def roles(
             case _ if pid == gateway:
                 named[pid] = ("gateway", "gateway")
             case _ if known is not None and known.ticks == process.started:
-                named[pid] = ("outlet", "outlet") if known.does == "outlet" else ("trusted", known.does)
+                named[pid] = _KNOWN.get(known.does, ("trusted", known.does))
             case ("gateway" | "outlet" | "engine" | "prober", _) as inherited:
                 named[pid] = inherited
+            case ("gate", _) if parent in trusted and trusted[parent].does == TEMPLATE:
+                named[pid] = ("gate", "gate")  # a detector, or what tries the seal from inside; nobody else forks there
             case ("trusted", "nursery") if _filters(threads[pid]) == _filters(threads[parent]):
                 # What the nursery forks keeps an engine. One with a filter is an engine's, which lost its keeper.
                 named[pid] = ("trusted", KEEPER + places.get(pid, f"engine of process {pid}"))

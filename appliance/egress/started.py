@@ -27,7 +27,7 @@ class Known:
     pid: int
     ticks: int
     does: str
-    """`nursery`, `witness`, `dialler`, `outlet`, `gateway`."""
+    """`nursery`, `witness`, `dialler`, `outlet`, `template`, `gate`, `gateway`."""
 
 
 @dataclass(frozen=True, slots=True)

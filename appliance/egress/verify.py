@@ -40,6 +40,8 @@ Ask = Callable[[str, str, dict[str, Any] | None], Iterator[dict[str, Any]]]
 """Asks the appliance over its control socket: method, path, body; yields the JSON of each line."""
 
 CONTROL = "control"
+_ASIDE = {"outlet": "run/outlet", "gate": "run/gate"}
+"""Places beside the gateway's that not every config has, and the folder of the state that each sees."""
 _PROBE_SECONDS = 10.0
 _LOOK_UP_SECONDS = 2.0
 _WAIT_SECONDS = 10.0
@@ -229,10 +231,10 @@ def _folders(state: Path, places: Mapping[str, Any]) -> dict[str, Path]:
 def _try(noted: Started, state: Path, ask: Ask, places: Mapping[str, Any], trouble: list[str]) -> list[Probe]:
     """Try every way out, at once from every place and from an unsealed process beside it."""
     engines = [str(place) for place in places["engines"]]
-    sealed = ["gateway", *engines, *(["outlet"] if any(each.does == "outlet" for each in noted.helpers) else [])]
+    sealed = ["gateway", *engines, *(place for place in _ASIDE if any(each.does == place for each in noted.helpers))]
     with ExitStack() as stack:
         canaries = {place: stack.enter_context(Canary()) for place in (CONTROL, *sealed)}
-        for place, folder in {"gateway": "run", CONTROL: "run", "outlet": "run/outlet"}.items():
+        for place, folder in {"gateway": "run", CONTROL: "run", **_ASIDE}.items():
             if place in canaries:  # engines never get a caller's connection
                 canaries[place].hand_out(state / folder / f"v{os.getpid()}-{place[0]}.sock")
                 canaries[place].stand_beside(state / folder / f"v{os.getpid()}-{place[0]}b.sock")

@@ -58,6 +58,24 @@ def gateway() -> list[bytes]:
     ]
 
 
+def detector() -> list[bytes]:
+    """Rules of a process that computes, beside those of the gateway's that it has inherited."""
+    calls = (
+        "clone",
+        "clone3",
+        "fork",
+        "vfork",
+        "execve",
+        "execveat",
+        "socket",
+        "socketpair",
+        "connect",
+        "bind",
+        "listen",
+    )
+    return [kernel.never(call) for call in calls if kernel.has(call)]
+
+
 def dialler() -> list[bytes]:
     """Rules of the one process that connects. It looks names up by plain DNS: no Unix socket, no netlink."""
     return [

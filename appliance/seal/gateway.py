@@ -36,6 +36,7 @@ def seal_gateway(
     writable: Iterable[Path] = (),
     masked: Iterable[Path] = (),
     *,
+    scratch: bool = True,
     best_effort: bool = False,
 ) -> Seal:
     """Close this process's ways out: it keeps accepting on bound sockets, it never connects.
@@ -45,7 +46,8 @@ def seal_gateway(
     sealed too, and may signal only processes that are. It gives up every capability. Of the folders that
     `view.covered` names it goes on seeing only the paths `readable`, and those `writable`, which alone it can
     write to, but for the folders `masked`, which lie inside them and turn empty. Unix sockets there still
-    connect, but for abstract ones.
+    connect, but for abstract ones. The folders that it sees empty are its own to write to, in memory, unless `scratch`
+    is false.
 
     Raises SealUnavailable at the first part that the kernel refuses, unless `best_effort`.
     """
@@ -63,7 +65,7 @@ def seal_gateway(
     if apply("mount namespace", view.new_mounts):
         apply("hidden folders", lambda: view.hide(hidden, kept))
         apply("masked folders", lambda: view.cover(empty))
-        apply("read-only files", lambda: view.protect(set(hidden) - kept, written))
+        apply("read-only files", lambda: view.protect(set(hidden) - kept if scratch else [], written))
     os.chdir("/")  # a working directory below a hidden folder would still reach into it
     apply("no new privileges", no_new_privileges)
     apply("capabilities dropped", kernel.drop_capabilities)

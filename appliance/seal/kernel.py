@@ -33,20 +33,21 @@ LANDLOCK_BIND_TCP, LANDLOCK_CONNECT_TCP = 1, 2
 LANDLOCK_ABSTRACT_UNIX, LANDLOCK_SIGNAL = 1, 2
 
 _X86 = {
-    "ioctl": 16, "socket": 41, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50, "socketpair": 53,
-    "setsockopt": 54, "ptrace": 101, "capget": 125, "capset": 126, "add_key": 248, "request_key": 249, "keyctl": 250,
-    "sendmmsg": 307, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312,
-    "prlimit64": 302, "seccomp": 317,
+    "ioctl": 16, "socket": 41, "connect": 42, "sendto": 44, "sendmsg": 46, "bind": 49, "listen": 50, "socketpair": 53,
+    "setsockopt": 54, "clone": 56, "fork": 57, "vfork": 58, "execve": 59, "ptrace": 101, "capget": 125, "capset": 126,
+    "add_key": 248, "request_key": 249, "keyctl": 250, "sendmmsg": 307, "process_vm_readv": 310,
+    "process_vm_writev": 311, "kcmp": 312, "prlimit64": 302, "seccomp": 317, "execveat": 322,
 }  # fmt: skip
 _ARM = {
     "ioctl": 29, "capget": 90, "capset": 91, "ptrace": 117, "socket": 198, "socketpair": 199, "bind": 200,
-    "listen": 201, "sendto": 206, "setsockopt": 208, "sendmsg": 211, "add_key": 217, "request_key": 218, "keyctl": 219,
-    "sendmmsg": 269, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272,
-    "prlimit64": 261, "seccomp": 277,
+    "listen": 201, "connect": 203, "sendto": 206, "setsockopt": 208, "sendmsg": 211, "add_key": 217,
+    "request_key": 218, "keyctl": 219, "clone": 220, "execve": 221, "sendmmsg": 269, "process_vm_readv": 270,
+    "process_vm_writev": 271, "kcmp": 272, "prlimit64": 261, "seccomp": 277, "execveat": 281,
 }  # fmt: skip
 _BOTH = {
-    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "openat2": 437, "pidfd_getfd": 438,
-    "mount_setattr": 442, "landlock_create_ruleset": 444, "landlock_add_rule": 445, "landlock_restrict_self": 446,
+    "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427, "clone3": 435, "openat2": 437,
+    "pidfd_getfd": 438, "mount_setattr": 442, "landlock_create_ruleset": 444, "landlock_add_rule": 445,
+    "landlock_restrict_self": 446,
 }  # fmt: skip
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
@@ -61,8 +62,16 @@ def _machine() -> str:
 
 def number(name: str) -> int:
     """The system call `name`'s number on this machine."""
-    own = _X86 if _machine() == "x86_64" else _ARM
-    return (own | _BOTH)[name]
+    return _numbers()[name]
+
+
+def has(name: str) -> bool:
+    """Whether this machine has the system call `name` at all: arm64 lacks some of the older ones."""
+    return name in _numbers()
+
+
+def _numbers() -> dict[str, int]:
+    return (_X86 if _machine() == "x86_64" else _ARM) | _BOTH
 
 
 def _checked(result: int) -> int:

@@ -15,6 +15,7 @@ import pytest
 from appliance import witness
 from appliance.__main__ import main
 from appliance.commands import egress as commands
+from appliance.commands import running as running_commands
 from appliance.egress.ledger import Ledger
 from tests.egress import found
 from tests.fakes.house import House, Running, until
@@ -120,6 +121,7 @@ def test_an_appliance_that_runs_and_does_not_answer_is_not_proven(
     serving(house)
     running = start(house).ready("chat")
     monkeypatch.setattr(commands, "_PATIENCE", 0.2)
+    monkeypatch.setattr(running_commands, "_PATIENCE", 0.2)
     running.process.send_signal(signal.SIGSTOP)
     try:
         assert main(["egress", "verify", "--config", str(house.config)]) == 1

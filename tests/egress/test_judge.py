@@ -58,6 +58,8 @@ ENGINE = process(130, "engine", "engine chat", spaces(21), OWN, INNER)
 KEEPER = process(120, "trusted", "keeper of engine chat", HOST | {"net": 21, "ipc": 24})
 NURSERY = replace(process(110, "trusted", "nursery", HOST), threads=[thread(110, 1, seccomp=0, filters=0)])
 OUTLET = process(140, "outlet", "outlet", spaces(31, pid=3), FAR)
+GATE = process(160, "gate", "gate", spaces(51, pid=3))
+DETECTOR = process(161, "gate", "gate", spaces(51, pid=3))
 OTHER = process(150, "engine", "engine other", spaces(41))
 
 
@@ -128,6 +130,16 @@ def with_outlet(found: Findings) -> Findings:
     )
 
 
+def with_gate(found: Findings) -> Findings:
+    """The same with a privacy gate and a detector of its."""
+    return replace(
+        found,
+        processes=[*found.processes, GATE, DETECTOR],
+        networks=[*found.networks, Network(51, "gate", {"lo": 0}, [])],
+        probes=[*found.probes, *probes("gate")],
+    )
+
+
 def also(*changes: Change) -> Change:
     def change(found: Findings) -> Findings:
         for each in changes:
@@ -166,6 +178,8 @@ WITNESS = process(170, "trusted", "witness", HOST)
 AT_WORK = process(172, "trusted", WAITING, HOST)
 SOUND_TOO: dict[str, Change] = {
     "an outlet and its connection": with_outlet,
+    "a gate and its detector": with_gate,
+    "a gate with Unix sockets": also(with_gate, with_process(replace(GATE, sockets=[INNER]))),
     "another engine": lambda found: replace(
         found,
         processes=[*found.processes, OTHER],
@@ -367,6 +381,19 @@ WRONG: dict[str, tuple[Change, str, str]] = {
         also(with_outlet, holding(OUTLET, state="listening", remote="")), "sockets", "leads to no destination",
     ),
     "an outlet on a datagram socket": (also(with_outlet, holding(OUTLET, family="udp")), "sockets", "family udp"),
+    "a gate with a caller's connection": (
+        also(with_gate, with_process(replace(GATE, sockets=[CALLER]))), "sockets", "none that it may have",
+    ),
+    "a detector in another network": (
+        also(with_gate, with_process(replace(DETECTOR, namespaces=spaces(1, pid=3)))), "namespaces", "with the host",
+    ),
+    "a detector without a filter": (
+        also(with_gate, with_process(replace(DETECTOR, threads=[replace(DETECTOR.threads[0], filters=0, seccomp=0)]))),
+        "threads", "gate, process 161",
+    ),
+    "a gate that was left out": (
+        with_process(GATE), "probes", f"gate: {IN_ENGINES + len(ON_CONNECTIONS)} attempts not tried",
+    ),
     "a dialler that leads elsewhere": (
         with_process(replace(DIALLER, sockets=[FAR])), "sockets", "leads to no destination of the config",
     ),

@@ -21,7 +21,8 @@ from tests.fakes.house import until
 
 HOST = processes.namespaces()
 TICKS = 7
-TRUSTED = {2: Known(2, TICKS, "nursery"), 3: Known(3, TICKS, "outlet"), 4: Known(4, TICKS, "witness")}
+DOES = {2: "nursery", 3: "outlet", 4: "witness", 7: "template", 8: "gate"}
+TRUSTED = {pid: Known(pid, TICKS, does) for pid, does in DOES.items()}
 
 
 def threads(filters: int) -> list[ThreadEvidence]:
@@ -50,6 +51,21 @@ def test_each_process_is_named_by_what_started_it() -> None:
         200: ("engine", PLACE),
         201: ("engine", PLACE),
     }
+
+
+def test_detectors_are_forks_of_the_template_and_nothing_else_is_of_the_gate() -> None:
+    tree = {1: 0, 7: 1, 8: 7, 70: 7, 71: 7, 80: 8, 700: 70}
+    assert named(tree, filters={}) == {
+        1: ("gateway", "gateway"),
+        **dict.fromkeys((7, 8, 70, 71), ("gate", "gate")),
+        80: ("stray", "below process 8"),
+        700: ("stray", "below process 70"),
+    }
+
+
+def test_a_gate_whose_template_has_ended_is_the_gate_still() -> None:
+    roles = named({1: 0, 8: 1, 70: 1}, filters={})
+    assert roles == {1: ("gateway", "gateway"), 8: ("gate", "gate"), 70: ("gateway", "gateway")}
 
 
 def test_what_an_engine_left_to_the_nursery_keeps_nothing() -> None:

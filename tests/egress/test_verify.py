@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -11,12 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from appliance.seal import probes
 from tests.egress import sabotage
+from tests.fakes import guards
 from tests.fakes.endpoint import endpoint
-from tests.fakes.house import House, Running
+from tests.fakes.house import House, Running, until
 
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., Running]
@@ -121,6 +125,36 @@ def test_the_way_out_is_probed_too_and_where_it_leads_is_listed(house: House, st
         does = {process["place"]: process["role"] for process in report["findings"]["processes"]}
         assert does == {"gateway": "gateway", "nursery": "trusted", "outlet": "outlet", "dialler": "trusted"}
         assert len(far.heard) == 1
+
+
+def test_the_gate_is_probed_too_and_each_of_its_processes_is_accounted_for(house: House, start: Start) -> None:
+    furnish(house)
+    model = {"model": "m", "context_length": 4096, "prompt_euros_per_million": 0, "completion_euros_per_million": 0}
+    agreed = {"region": "eu", "agreement": "AVV 1"}
+    house.settings["egress"] |= {
+        "mode": "anonymized",
+        "euros_per_day": 1,
+        "providers": {"far": {"url": "https://far.example.com/v1", "models": {"chat": model}, **agreed}},
+    }
+    rule = {"data_class": "personal", "may": "pseudonymise", "purpose": "tests", "regions": ["eu"]}
+    house.settings["privacy"] = {"policy": [rule | {"agreement": "AVV 1"}], "detectors": {"processes": 2}}
+    running = start(house, instead=guards.instead(house)).ready("chat").ready("vectors")
+    status, report = verify(house)
+    assert failed(report) == {}
+    assert status == 0
+    tried = {probe["attempt"] for probe in report["findings"]["probes"] if probe["place"] == "gate"}
+    assert tried >= probes.SENDING
+    of_gate = [process for process in report["findings"]["processes"] if process["place"] == "gate"]
+    template = min(of_gate, key=lambda process: process["started"])
+    assert [process["role"] for process in of_gate] == ["gate"] * 4
+    assert {process["parent"] for process in of_gate} == {running.process.pid, template["pid"]}
+    # one that was killed and forked anew is one of them, too
+    detector = max(of_gate, key=lambda process: (process["started"], process["pid"]))
+    os.kill(detector["pid"], signal.SIGKILL)
+    until(
+        lambda: len([each for each in psutil.Process(template["pid"]).children() if each.pid != detector["pid"]]) == 3
+    )
+    assert failed(verify(house)[1]) == {}
 
 
 def test_nobody_to_verify_is_said_so(house: House) -> None:

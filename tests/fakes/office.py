@@ -18,17 +18,17 @@ from appliance.accounts.watch import Watch
 from appliance.api import routes
 from appliance.api.exchange import House
 from appliance.audit.archive import Archive
-from appliance.config import Accounts, Limits, Prices, UseCase
+from appliance.config import Accounts, Limits, Prices, Privacy, UseCase
 from appliance.config.accounts import ModelPrice
 from appliance.config.audit import Audit
-from appliance.core import Reply, Request, Role, ServiceClass
+from appliance.core import DataClass, Reply, Request, Role, ServiceClass
 from appliance.errors import NotFound, Refused
 from appliance.observe import Metrics
 from tests.fakes import journal
 
 PEPPER = bytes(range(32))
 PRICES = Prices(models={"chat": ModelPrice(prompt_euros_per_million=1, completion_euros_per_million=2)})
-USE_CASES = {"mail": UseCase(), "night": UseCase(service_class=ServiceClass.BATCH)}
+USE_CASES = {"mail": UseCase(), "night": UseCase(service_class=ServiceClass.BATCH, data_class=DataClass.CONFIDENTIAL)}
 
 
 class _Pipeline:
@@ -83,6 +83,7 @@ class Office:
         self.house = House(
             keys=self.keyring, fleet=fleet, pipeline=self.pipeline, metrics=Metrics(), limits=Limits(),
             accounts=accounts, watch=self.watch, usage=usage, archive=self.archive, audit=Audit(),
+            privacy=Privacy(),
         )  # fmt: skip
         self.app = routes.build(self.house, "1")
 

@@ -20,13 +20,15 @@ NUMBERS = {
         "ioctl": 16, "socket": 41, "connect": 42, "sendto": 44, "sendmsg": 46, "socketpair": 53, "setsockopt": 54,
         "ptrace": 101, "add_key": 248, "request_key": 249, "keyctl": 250, "sendmmsg": 307, "process_vm_readv": 310,
         "process_vm_writev": 311, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
-        "pidfd_getfd": 438,
+        "pidfd_getfd": 438, "bind": 49, "listen": 50, "clone": 56, "fork": 57, "vfork": 58, "execve": 59,
+        "execveat": 322, "clone3": 435, "read": 0, "mmap": 9, "exit_group": 231,
     },
     "aarch64": {
         "ioctl": 29, "ptrace": 117, "socket": 198, "socketpair": 199, "connect": 203, "sendto": 206, "setsockopt": 208,
         "sendmsg": 211, "add_key": 217, "request_key": 218, "keyctl": 219, "sendmmsg": 269, "process_vm_readv": 270,
         "process_vm_writev": 271, "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
-        "pidfd_getfd": 438,
+        "pidfd_getfd": 438, "bind": 200, "listen": 201, "clone": 220, "execve": 221, "execveat": 281, "clone3": 435,
+        "read": 63, "mmap": 222, "exit_group": 94,
     },
 }  # fmt: skip
 ALWAYS = ("io_uring_setup", "io_uring_enter", "io_uring_register", "add_key", "request_key", "keyctl")
@@ -62,6 +64,7 @@ class Machine:
         self.name = name
         self.gateway = kernel.assembled(filters.gateway())
         self.engine = kernel.assembled(filters.engine(alone=True))
+        self.detector = kernel.assembled(filters.detector())
         self.crowded = kernel.assembled(filters.engine(alone=False))
 
     def passes(self, program: bytes, call: str, *arguments: int) -> bool:
@@ -102,6 +105,26 @@ def test_an_engine_opens_four_families(machine: Machine) -> None:
         assert opened == {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
         assert not opened & {VSOCK, SMC, ALG, PACKET}
         assert machine.passes(program, "sendmsg")
+
+
+def test_a_detector_starts_nothing_and_opens_no_socket(machine: Machine) -> None:
+    calls = {
+        "clone",
+        "clone3",
+        "fork",
+        "vfork",
+        "execve",
+        "execveat",
+        "socket",
+        "socketpair",
+        "connect",
+        "bind",
+        "listen",
+    }
+    for call in calls & NUMBERS[machine.name].keys():
+        assert not machine.passes(machine.detector, call)
+    for call in ("read", "mmap", "sendto", "exit_group"):
+        assert machine.passes(machine.detector, call)
 
 
 def test_what_no_one_may_do_no_filter_lets_through(machine: Machine) -> None:

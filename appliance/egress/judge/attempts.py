@@ -100,8 +100,8 @@ def _kept_from_all(probe: Probe) -> bool:
 def _left_out(findings: Findings) -> Wrong:
     tried = {(probe.place, probe.attempt) for probe in findings.probes}
     foreign = "x86_64" in findings.kernel or any(attempt == FOREIGN for _, attempt in tried)
-    outlets = [process.place for process in findings.processes if process.role == "outlet"]
-    for place in dict.fromkeys(["gateway", *engines(findings), *outlets]):
+    others = [process.place for process in findings.processes if process.role in ("outlet", "gate")]
+    for place in dict.fromkeys(["gateway", *engines(findings), *others]):
         wanted = EVERYWHERE | ({FOREIGN} if foreign else set()) | (set() if is_engine(place) else ON_CONNECTIONS)
         if left := sorted(attempt for attempt in wanted if (place, attempt) not in tried):
             yield f"{place}: {count(len(left), 'attempt')} not tried ({', '.join(left)}); verify again"

@@ -49,8 +49,10 @@ def _objection(findings: Findings, process: Process, each: Socket) -> str | None
             return _of_trusted(findings, process.place, each)
         case "engine":
             return _of_engine(findings, process, each)
-        case "gateway" | "outlet" if each.family == "unix":
+        case "gateway" | "outlet" | "gate" if each.family == "unix":
             return None
+        case "gate":
+            return "is none that it may have"
     if each.family not in _TCP:
         return "is none that it may have"
     if each.namespace != findings.host_network:

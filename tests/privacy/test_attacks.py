@@ -1,0 +1,73 @@
+"""What hostile texts try: to be read by a provider as what no detector reads, and to keep the gate busy or full."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from appliance.privacy.finder import Finder
+from appliance.privacy.forms import encoded, remains
+from appliance.privacy.kinds import Kind
+from appliance.privacy.verdict import Held
+from tests.privacy.test_gate import Finds, asked, gate
+
+NAME = "Ohnsorg"
+SPELT = {
+    "octal": "".join(f"\\{ord(letter):03o}" for letter in NAME),
+    "braces": "".join(f"\\u{{{ord(letter):x}}}" for letter in NAME),
+    "eight digits": "".join(f"\\U{ord(letter):08x}" for letter in NAME),
+    "code points": " ".join(f"U+{ord(letter):04X}" for letter in NAME),
+    "hexadecimal numbers": " ".join(f"0x{ord(letter):02x}" for letter in NAME),
+    "a list of them": ", ".join(f"0x{ord(letter):02X}" for letter in NAME),
+}
+
+
+@pytest.mark.parametrize("form", SPELT)
+def test_a_name_is_seen_in_the_escapes_of_programs(form: str) -> None:
+    assert remains(f"Siehe {SPELT[form]} dort".encode(), [NAME]) is not None
+
+
+def test_a_name_is_seen_as_version_control_quotes_paths() -> None:
+    assert remains(rb"M Brandm\303\274ller.pdf", ["Brandmüller"]) is not None
+
+
+@pytest.mark.parametrize("form", SPELT)
+async def test_a_name_that_nobody_could_read_stays(form: str) -> None:
+    verdict = await gate().protect(asked(f"Was heißt {SPELT[form]} {SPELT[form]}?"))
+    assert verdict.held is Held.UNREADABLE
+
+
+@pytest.mark.parametrize("text", [
+    r"Die Akte liegt in C:\1123\2024\Steuer", "Farbe 0xff00ff und Maske 0x1F", "Die Zeile U+ ist leer",
+    r"Ersetze mit \1 und \2", "Der Wert 0x00, 0x01, 0x02, 0xFE, 0xFF ist gesetzt", r"C:\new\test",
+])  # fmt: skip
+def test_ordinary_backslashes_and_numbers_are_nothing_encoded(text: str) -> None:
+    assert not encoded(text)
+
+
+async def test_a_word_without_an_end_stays() -> None:
+    finds = Finds(names={"z" * 2000: Kind.PERSON})
+    verdict = await gate(finds).protect(asked(f"Bitte prüfe {'z' * 2000} genau."))
+    assert (verdict.held, finds.looked) == (Held.UNREADABLE, 0)
+
+
+async def test_a_find_without_an_end_stays() -> None:
+    link = f"https://x.example/{'anna/' * 300}"
+    verdict = await gate(Finds(names={link: Kind.URL})).protect(asked(f"Siehe {link} dort."))
+    assert verdict.held is Held.UNREADABLE
+
+
+def test_long_values_take_little_memory() -> None:
+    values = [f"{number} {'anna ' * 200}" for number in range(50)]
+    tracemalloc.start()
+    Finder(values)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2_000_000
+
+
+def test_long_values_are_seen_nevertheless() -> None:
+    value = "z" * 300
+    assert remains(f"Siehe {value} dort".encode(), [value]) is not None
+    assert remains(f"Siehe {'a/' * 150}b dort".encode(), [f"{'a/' * 150}b"]) is not None
