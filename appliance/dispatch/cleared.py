@@ -21,6 +21,8 @@ _CHUNK = 64 * 1024
 _MOST_HEAD, _MOST_BODY = 32 * 1024, 16 * 2**20
 _SECONDS = 30.0
 _TARGET = re.compile(rb"/[!-~]*")
+_KEY_HEADERS = {"openai": "authorization: Bearer ", "azure": "api-key: ", "anthropic": "x-api-key: "}
+_MORE_HEADERS = {"anthropic": "anthropic-version: 2023-06-01\r\n"}
 
 
 class _Request:
@@ -80,9 +82,10 @@ class Gate:
         self._clearances = Clearances(key, destination.name)
         self._note = note
         host = destination.host if destination.port == 443 else f"{destination.host}:{destination.port}"
-        authorization = f"authorization: Bearer {way.route.key}\r\n" if way.route.key else ""
+        route = way.route
+        more = (f"{_KEY_HEADERS[route.api]}{route.key}\r\n" if route.key else "") + _MORE_HEADERS.get(route.api, "")
         self._headers = (
-            f"host: {host}\r\n{authorization}content-type: application/json\r\n"
+            f"host: {host}\r\n{more}content-type: application/json\r\n"
             "accept: application/json, text/event-stream\r\nconnection: close\r\n"
         )
 

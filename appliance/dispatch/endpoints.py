@@ -196,7 +196,7 @@ def _provider(name: str, provider: Provider, config: Config) -> Route:
     parts = urlsplit(provider.url)
     destination = Destination(name, parts.hostname or "", parts.port or 443, "provider", tls=True)
     key = provider.key.read(config.file.parent) if provider.key else None
-    return Route(destination, _authority(f"egress.providers.{name}.ca", provider.ca, config), key)
+    return Route(destination, _authority(f"egress.providers.{name}.ca", provider.ca, config), key, provider.api)
 
 
 def _authorization(key: Secret | None, config: Config) -> dict[str, str]:

@@ -28,6 +28,8 @@ class Route:
     """PEM file; None takes the system's authorities."""
     key: str | None = field(default=None, repr=False)
     """Of a provider. Endpoints in the house get theirs from the gateway, with the request."""
+    api: str = "openai"
+    """What a provider speaks, as in the config: by it, its key goes into one header or another."""
     end_to_end: bool = False
     """True: bytes pass as they are, since TLS is spoken by whoever comes to the socket. For what is no HTTP."""
 

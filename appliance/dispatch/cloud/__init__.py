@@ -1,0 +1,1 @@
+"""Cleared requests to providers outside the house, and their answers back in the caller's dialect."""
