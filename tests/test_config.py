@@ -253,6 +253,70 @@ def test_providers_and_the_mode_that_allows_them_come_together(tmp_path: Path) -
         assert "mode: deny allows no `providers`" in refused(tmp_path, egress=egress)
 
 
+RULE = {"data_class": "personal", "may": "pseudonymise", "purpose": "letters", "regions": ["eu"], "agreement": "DPA 1"}
+NEAR = {"url": "https://api.mistral.ai/v1", "region": "eu", "agreement": "DPA 1"}
+MODEL = {"model": "large", "context_length": 4096, "prompt_euros_per_million": 1, "completion_euros_per_million": 2}
+
+
+def opened(*rules: dict[str, Any], provider: dict[str, Any] = NEAR, **more: Any) -> dict[str, Any]:
+    """A config that lets something out."""
+    egress = {"mode": "anonymized", "providers": {"near": provider}, "euros_per_day": 5}
+    return {"egress": egress, "privacy": {"policy": list(rules or [RULE])}} | more
+
+
+def test_nothing_may_leave_until_it_is_said(tmp_path: Path) -> None:
+    privacy = load(tmp_path).settings.privacy
+    assert (privacy.policy, privacy.floor) == ([], "internal")
+    settings = load(tmp_path, **opened(provider=NEAR | {"models": {"chat": MODEL}})).settings
+    assert settings.privacy.policy[0].admits(settings.egress.providers["near"])
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"privacy": {"policy": [RULE]}},
+     "privacy.policy lets requests out, and egress.mode: deny lets nothing out: use egress.mode: anonymized, or leave"),
+    (opened(RULE | {"use_case": "letters"}),
+     "privacy.policy: rule 1 (personal, use case letters): there is no 'letters' in `accounts.use_cases`"),
+    (opened(RULE, RULE | {"data_class": "internal", "regions": ["us", "ch"]}),
+     "privacy.policy: rule 2 (internal, any use case): no provider of egress.providers has region: us or ch together "
+     "with agreement: DPA 1: write both at a provider, or change the rule"),
+    (opened(RULE | {"agreement": "DPA 2"}), "has region: eu together with agreement: DPA 2"),
+    (opened(provider={"url": NEAR["url"]}), "no provider of egress.providers has region: eu"),
+    (opened(provider=NEAR | {"models": {"gone": MODEL}}),
+     "egress.providers.near.models.gone: there is no such model in `models`"),
+    (opened(egress={"mode": "anonymized", "providers": {"near": NEAR | {"models": {"chat": MODEL}}}}),
+     "egress.euros_per_day must be more than 0 for privacy.policy to let anything out"),
+    (opened(RULE | {"data_class": "public", "may": "send"}),
+     "rule 1 (public, any use case) never decides, since floor: internal makes every request at least that: set floor: "
+     "public, or leave the rule out"),
+    (opened(RULE, RULE | {"use_case": "letters"}, accounts={"use_cases": {"letters": {}}}),
+     "rule 2 (personal, use case letters) never decides, since rule 1 (personal, any use case) does before it"),
+    (opened(RULE | {"data_class": "internal", "use_case": "health"},
+            accounts={"use_cases": {"health": {"data_class": "personal"}}}),
+     "rule 1 (internal, use case health) never decides, since accounts.use_cases.health.data_class: personal makes"),
+    (opened(RULE, RULE), "rule 2 (personal, any use case) never decides"),
+    (opened(RULE | {"may": "send"}), "may: send is for data_class: public; for personal use may: pseudonymise"),
+    (opened(RULE | {"regions": []}), "privacy.policy[0].regions"),
+    (opened(RULE | {"regions": ["EU"]}), "privacy.policy[0].regions[0]"),
+    *((opened({name: value for name, value in RULE.items() if name != left_out}), f"privacy.policy[0].{left_out}")
+      for left_out in RULE),
+    ({"privacy": {"floor": "secret"}}, "privacy.floor"),
+    ({"privacy": {"gate": {"languages": ["fr"]}}}, "privacy.gate.languages"),
+    (opened(provider=NEAR | {"api": "azure"}), "api: azure and api_version"),
+    ({"accounts": {"use_cases": {"mail": {"data_class": "secret"}}}}, "accounts.use_cases.mail.data_class"),
+])  # fmt: skip
+def test_a_policy_that_is_wrong_or_idle_is_refused_and_says_what_to_do(
+    tmp_path: Path, settings: dict[str, Any], says: str
+) -> None:
+    assert says in refused(tmp_path, **settings)
+
+
+def test_a_rule_of_one_use_case_may_stand_before_that_of_all(tmp_path: Path) -> None:
+    rules = RULE | {"use_case": "letters"}, RULE, RULE | {"data_class": "internal"}
+    assert load(tmp_path, **opened(*rules, accounts={"use_cases": {"letters": {}}}))
+    public = opened(RULE | {"data_class": "public", "may": "send"})
+    assert load(tmp_path, **public | {"privacy": public["privacy"] | {"floor": "public"}})
+
+
 PRIVATE = {"issuer": "https://login.example.internal", "audience": "appliance"}
 POSTGRESQL = {"host": "10.0.0.5", "database": "appliance", "user": "appliance", "password": "env.DATABASE_PASSWORD"}
 

@@ -37,8 +37,11 @@ class Booking(Protocol):
     async def kept(self) -> None:
         """Return once the reservation is on disk. Raises `BooksUnavailable`."""
 
-    def settle(self, prompt_tokens: int, completion_tokens: int) -> None:
-        """Book what was used and free the rest. Never waits, never raises; twice does nothing."""
+    def settle(self, prompt_tokens: int, completion_tokens: int, model: str | None = None) -> None:
+        """Book what was used and free the rest, of another `model` where that answered.
+
+        Never waits, never raises; twice does nothing.
+        """
 
 
 class Bookkeeper:

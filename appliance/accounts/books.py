@@ -270,7 +270,7 @@ class Books:
 
     def _take(self, want: Want, plan: Plan, tokens: int, nanoeuros: int, clock: float) -> None:
         """Take from all buckets or from none. Raises `RateLimited`."""
-        costs = (1, tokens, nanoeuros)
+        costs = (0 if want.again else 1, tokens, nanoeuros)
         for filling, unit in plan.fillings:
             if filling.lacks(costs[unit], clock):
                 raise self._too_fast(want, plan, costs, clock)

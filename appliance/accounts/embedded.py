@@ -106,11 +106,11 @@ class EmbeddedBooking:
         if not self._group.kept:
             await self._desk.written(self._group)
 
-    def settle(self, prompt_tokens: int, completion_tokens: int) -> None:
+    def settle(self, prompt_tokens: int, completion_tokens: int, model: str | None = None) -> None:
         """Book what was used and free the rest."""
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
-            self._desk.settle(reservation, prompt_tokens, completion_tokens)
+            self._desk.settle(reservation.answered_by(model), prompt_tokens, completion_tokens)
 
 
 class EmbeddedDesk:

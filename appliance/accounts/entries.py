@@ -87,6 +87,8 @@ class Want:
     completion_tokens: int
     stepped_down: bool = False
     """True: the smaller model of a used-up budget is asked for, and budgets that lead to it don't refuse."""
+    again: bool = False
+    """True: limits of requests per minute have counted it, and don't do so twice."""
 
     @property
     def nobodys(self) -> Want:
@@ -104,6 +106,10 @@ class Reservation:
     accounts: tuple[Account, ...]
     opened: float
     """Seconds since 1970."""
+
+    def answered_by(self, model: str | None) -> Reservation:
+        """The same, of another model than it was reserved for; None: of that."""
+        return self if model is None else replace(self, want=replace(self.want, model=model))
 
     @property
     def tokens(self) -> int:

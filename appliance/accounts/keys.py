@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from appliance.accounts.entries import Scope
 from appliance.config import Allowance
-from appliance.core import Caller, Role, ServiceClass
+from appliance.core import Caller, DataClass, Role, ServiceClass
 from appliance.errors import BooksUnavailable, Unauthenticated
 
 PREFIX = "sk-appliance-"
@@ -53,11 +53,15 @@ class KeyRecord:
     issuers: tuple[str, ...] = ()
     """Ids of the keys whose holders may know what opens: the one it was made or rotated with, the one that that was
     made with, and so on. Empty where it was made on the host."""
+    data_class: DataClass | None = None
+    """The least class of what it asks; None: that of the config."""
 
     @property
     def caller(self) -> Caller:
         """Who asks with this key."""
-        return Caller(self.id, self.role, self.user, self.team, self.use_cases, self.service_class)
+        return Caller(
+            self.id, self.role, self.user, self.team, self.use_cases, self.service_class, self.data_class
+        )  # fmt: skip
 
     def state(self, now: float) -> str:
         """`active`, `expired` or `revoked`."""

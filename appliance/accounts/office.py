@@ -18,7 +18,7 @@ from appliance.accounts.reader import Reader
 from appliance.accounts.registry import Registry
 from appliance.accounts.store import Store
 from appliance.accounts.watch import Watch
-from appliance.config import Accounts, Allowance, Config, Settings
+from appliance.config import Allowance, Config, Settings
 from appliance.errors import BooksUnavailable
 
 _PATIENCE = 60.0
@@ -37,7 +37,7 @@ class Office:
         self.watch = Watch(self.keys, registry, tell=self._allow)
         # the name of this run, so that whoever shares the books can tell what it left open
         name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        self.bookkeeper = Bookkeeper(store, accounts, appliance=name, persons=self.persons)
+        self.bookkeeper = Bookkeeper(store, settings.priced, appliance=name, persons=self.persons)
         self.reader = Reader(store, accounts, persons=self.persons, rotated=self.keys.rotated)
         self.identity: Identity | None = None
         """Who else lets people in, where the house has an identity provider."""
@@ -67,10 +67,10 @@ class Office:
         office._watching = asyncio.create_task(office.watch.run())
         return office
 
-    def apply(self, accounts: Accounts) -> None:
+    def apply(self, settings: Settings) -> None:
         """Other settings hold from now on."""
-        self.bookkeeper.apply(accounts=accounts)
-        self.reader.apply(accounts=accounts)
+        self.bookkeeper.apply(accounts=settings.priced)
+        self.reader.apply(accounts=settings.accounts)
 
     async def users(self) -> Set[str]:
         """Whose keys there are, by name. Raises `BooksUnavailable`."""

@@ -12,7 +12,7 @@ from appliance.accounts import keys, roles
 from appliance.accounts.entries import Scope
 from appliance.accounts.keys import KeyRecord, KeyStore, Rotated
 from appliance.config import Accounts, Allowance
-from appliance.core import Caller, Role, ServiceClass
+from appliance.core import Caller, DataClass, Role, ServiceClass
 from appliance.errors import BadRequest, Conflict, NotFound
 
 HOST = "host"
@@ -30,6 +30,7 @@ class KeyOrder:
     role: Role = Role.USER
     use_cases: frozenset[str] = frozenset()
     service_class: ServiceClass = ServiceClass.STANDARD
+    data_class: DataClass | None = None
     allowance: Allowance | None = None
     expires: float | None = None
 
@@ -90,6 +91,7 @@ class Registry:
             role=order.role,
             use_cases=order.use_cases,
             service_class=order.service_class,
+            data_class=order.data_class,
             allowance=order.allowance,
             expires=order.expires,
             issued=now,

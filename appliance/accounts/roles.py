@@ -24,17 +24,20 @@ class Permission(StrEnum):
     SEE_USAGE = "see all usage and budgets"
     READ_AUDIT = "read audit and reports"
     REVEAL = "reveal a person together with somebody else"
+    EXPLAIN_POLICY = "ask what of a text may leave, and why"
 
 
 _USER = frozenset({Permission.ASK, Permission.SEE_MODELS, Permission.SEE_OWN_USAGE})
-_ADMIN = frozenset({Permission.SEE_KEYS, Permission.MANAGE_KEYS, Permission.SEE_USAGE, Permission.SEE_MODELS})
+_ADMIN = frozenset({
+    Permission.SEE_KEYS, Permission.MANAGE_KEYS, Permission.SEE_USAGE, Permission.SEE_MODELS, Permission.EXPLAIN_POLICY,
+})  # fmt: skip
 
 PERMISSIONS: Mapping[Role, frozenset[Permission]] = MappingProxyType({
     Role.USER: _USER,
     Role.POWER_USER: _USER | {Permission.KEEP_TEMPLATES, Permission.RUN_BATCHES},
     Role.ADMIN: _ADMIN,
     Role.SUPER_ADMIN: _ADMIN | {Permission.GRANT_ROLES, Permission.REVEAL},
-    Role.AUDITOR: frozenset({Permission.READ_AUDIT, Permission.REVEAL}),
+    Role.AUDITOR: frozenset({Permission.READ_AUDIT, Permission.REVEAL, Permission.EXPLAIN_POLICY}),
 })  # fmt: skip
 
 

@@ -90,11 +90,11 @@ class SharedBooking:
     async def kept(self) -> None:
         """It was kept before it was granted."""
 
-    def settle(self, prompt_tokens: int, completion_tokens: int) -> None:
+    def settle(self, prompt_tokens: int, completion_tokens: int, model: str | None = None) -> None:
         """Book what was used and free the rest."""
         reservation, self._reservation = self._reservation, None
         if reservation is not None:
-            self._desk.settle(Settlement(reservation, prompt_tokens, completion_tokens))
+            self._desk.settle(Settlement(reservation.answered_by(model), prompt_tokens, completion_tokens))
 
 
 class SharedDesk:

@@ -18,6 +18,7 @@ from appliance.config.accounts import (
     Accounts,
     Allowance,
     Identity,
+    ModelPrice,
     Postgresql,
     Prices,
     Store,
@@ -93,6 +94,49 @@ class Settings(Section):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _what_may_leave_fits_together(self) -> Self:
+        for name, provider in self.egress.providers.items():
+            for model in provider.models:
+                if model not in self.models:
+                    raise ValueError(
+                        f"egress.providers.{name}.models.{model}: there is no such model in `models`: name the public "
+                        "model that it may answer for"
+                    )
+        self.privacy.check(self.egress, self.accounts.use_cases)
+        return self
+
+    @property
+    def bursts(self) -> bool:
+        """Whether a request can leave the house at all: the mode, the policy and a provider allow it."""
+        outside = any(provider.models for provider in self.egress.providers.values())
+        return self.egress.mode == "anonymized" and bool(self.privacy.policy) and outside
+
+    @property
+    def priced(self) -> Accounts:
+        """The accounts with the prices of the providers' models among those of our own, under `cloud_name`."""
+        outside = {
+            cloud_name(name, model): ModelPrice(
+                prompt_euros_per_million=model.prompt_euros_per_million,
+                completion_euros_per_million=model.completion_euros_per_million,
+            )
+            for name, provider in self.egress.providers.items()
+            for model in provider.models.values()
+        }
+        prices = self.accounts.prices
+        prices = prices.model_copy(update={"models": {**prices.models, **outside}})
+        return self.accounts.model_copy(update={"prices": prices})
+
+
+def cloud_name(provider: str, model: CloudModel) -> str:
+    """What a provider's model is called in the books: with a space, which no model of ours has in its name."""
+    return f"{provider} {model.model}"
+
+
+def is_cloud_name(name: str) -> bool:
+    """Whether a model of the books is a provider's."""
+    return " " in name
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -116,6 +160,12 @@ class Config:
     def state(self) -> Path:
         """The private state folder, absolute."""
         return self.path(self.settings.state)
+
+    @property
+    def lists(self) -> Path:
+        """The folder of the site's own lists, absolute."""
+        chosen = self.settings.privacy.lists
+        return self.state / "lists" if chosen is None else self.path(chosen)
 
     @property
     def models_folder(self) -> Path:

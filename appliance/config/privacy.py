@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from appliance.config.accounts import UseCaseName
+from appliance.config.accounts import UseCase, UseCaseName
+from appliance.config.egress import Egress, Provider
 from appliance.config.section import FilePath, Section
 from appliance.core import DataClass
 
@@ -40,6 +41,15 @@ class Rule(Section):
             raise ValueError(f"may: send is for data_class: public; for {self.data_class} use may: pseudonymise")
         return self
 
+    @property
+    def title(self) -> str:
+        """Class and use case, such as `personal, use case letters`."""
+        return f"{self.data_class}, {'any use case' if self.use_case == '*' else f'use case {self.use_case}'}"
+
+    def admits(self, provider: Provider) -> bool:
+        """Whether `provider` has the region and the agreement that this rule demands."""
+        return provider.region in self.regions and provider.agreement == self.agreement
+
 
 class Detectors(Section):
     """The processes that find what is personal. They are sealed, and see texts and their own models only."""
@@ -69,18 +79,64 @@ class Privacy(Section):
     """See docs/privacy.md. All of it holds from the next start on."""
 
     floor: ClassName = Field(
-        DataClass.INTERNAL, description="The class of requests whose key and use case say nothing."
+        DataClass.INTERNAL,
+        description="The least class of every request; key, use case and `X-Data-Class` can only raise it.",
     )
     policy: list[Rule] = Field(
         [], description="What may leave, see `Rule`; the first that fits decides. Empty: nothing."
     )
     generalise: list[Literal["age", "date_of_birth", "postcode"]] = Field(
-        ["age", "date_of_birth", "postcode"],
+        [],
         description="What is sent coarser rather than as a placeholder: an age as a band of ten years, a date of birth "
-        "as its year, a postcode as its first two digits.",
+        "as its year, a postcode as its first two digits. The model knows more then, and the answer has it so, too: "
+        "only placeholders come back as what they stand for.",
     )
-    lists: FilePath = Field(
-        Path("../state/lists"), description="Folder of the site's own lists (`appliance lists`), encrypted."
+    lists: FilePath | None = Field(
+        None, description="Folder of the site's own lists (`appliance lists`), encrypted; empty: `lists` in `state`."
     )
     detectors: Detectors = Field(Detectors(), description="See `Detectors`.")
     gate: Gate = Field(Gate(), description="See `Gate`.")
+
+    @model_validator(mode="after")
+    def _each_rule_can_decide(self) -> Self:
+        for number, rule in enumerate(self.policy, 1):
+            if rule.data_class.rank < self.floor.rank:
+                raise ValueError(
+                    f"policy: rule {number} ({rule.title}) never decides, since floor: {self.floor} makes every "
+                    f"request at least that: set floor: {rule.data_class}, or leave the rule out"
+                )
+            for earlier, other in enumerate(self.policy[: number - 1], 1):
+                if other.data_class is rule.data_class and other.use_case in ("*", rule.use_case):
+                    raise ValueError(
+                        f"policy: rule {number} ({rule.title}) never decides, since rule {earlier} ({other.title}) "
+                        "does before it: put it first, or leave it out"
+                    )
+        return self
+
+    def check(self, egress: Egress, use_cases: Mapping[str, UseCase]) -> None:
+        """Hold the policy to the rest of the config. Raises `ValueError` that names the field and what to do."""
+        if self.policy and egress.mode == "deny":
+            raise ValueError(
+                "privacy.policy lets requests out, and egress.mode: deny lets nothing out: use egress.mode: "
+                "anonymized, or leave the rules out"
+            )
+        for number, rule in enumerate(self.policy, 1):
+            what = f"privacy.policy: rule {number} ({rule.title})"
+            if rule.use_case != "*" and rule.use_case not in use_cases:
+                raise ValueError(f"{what}: there is no {rule.use_case!r} in `accounts.use_cases`: add it there")
+            least = use_cases[rule.use_case].data_class if rule.use_case != "*" else None
+            if least is not None and rule.data_class.rank < least.rank:
+                raise ValueError(
+                    f"{what} never decides, since accounts.use_cases.{rule.use_case}.data_class: {least} makes every "
+                    f"request of it at least that: write a rule for {least}, or leave this one out"
+                )
+            if not any(rule.admits(provider) for provider in egress.providers.values()):
+                raise ValueError(
+                    f"{what}: no provider of egress.providers has region: {' or '.join(rule.regions)} together with "
+                    f"agreement: {rule.agreement}: write both at a provider, or change the rule"
+                )
+        if self.policy and not egress.euros_per_day and any(each.models for each in egress.providers.values()):
+            raise ValueError(
+                "egress.euros_per_day must be more than 0 for privacy.policy to let anything out: say how many euros "
+                "all providers together may cost in a day"
+            )

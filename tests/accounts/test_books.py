@@ -258,6 +258,14 @@ def test_memory_holds_what_is_current_and_what_is_in_flight_only() -> None:
 # ---- minutes and parallel requests
 
 
+def test_a_request_that_is_answered_elsewhere_counts_once_in_its_minute() -> None:
+    desk = Desk(rules(each_team={"requests_per_minute": 1, "tokens_per_minute": 100}))
+    desk.settle(desk.reserve(60), 0)
+    desk.reserve(60, again=True)
+    assert "1 request a minute" in desk.refusal(1).message
+    assert "100 tokens a minute" in desk.refusal(60, again=True).message
+
+
 @pytest.mark.parametrize(
     ("limits", "message", "retry_after"),
     [

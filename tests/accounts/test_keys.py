@@ -10,7 +10,7 @@ import pytest
 
 from appliance.accounts import keys
 from appliance.accounts.keys import KeyRecord, Keyring
-from appliance.core import Caller, Role, ServiceClass
+from appliance.core import Caller, DataClass, Role, ServiceClass
 from appliance.errors import BooksUnavailable, Unauthenticated
 
 PEPPER = bytes(range(32))
@@ -54,10 +54,10 @@ def refusal(ring: Keyring, presented: str) -> Unauthenticated:
 def test_a_key_opens_and_says_who_asks(clock: Clock) -> None:
     key, record = made(
         user="anna", team="sales", role=Role.POWER_USER, use_cases=frozenset({"mail"}),
-        service_class=ServiceClass.BATCH,
+        service_class=ServiceClass.BATCH, data_class=DataClass.PERSONAL,
     )  # fmt: skip
     assert clock.keyring(record).authenticate(key) == Caller(
-        "key_1", Role.POWER_USER, "anna", "sales", frozenset({"mail"}), ServiceClass.BATCH
+        "key_1", Role.POWER_USER, "anna", "sales", frozenset({"mail"}), ServiceClass.BATCH, DataClass.PERSONAL
     )
 
 

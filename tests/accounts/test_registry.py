@@ -13,7 +13,7 @@ from appliance.accounts.registry import KeyOrder, Registry, check
 from appliance.accounts.store import Store
 from appliance.config import Accounts, Allowance, Prices, UseCase
 from appliance.config.accounts import ModelPrice
-from appliance.core import Caller, Role, ServiceClass
+from appliance.core import Caller, DataClass, Role, ServiceClass
 from appliance.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthenticated
 
 PEPPER = bytes(range(32))
@@ -49,7 +49,8 @@ def test_a_key_is_kept_as_it_was_ordered_and_its_secret_is_not(room: Room, tmp_p
     assert room.registry.empty
     order = KeyOrder(
         name="mail sorter", user="anna", team="sales", role=Role.POWER_USER, use_cases=frozenset({"mail", "night"}),
-        service_class=ServiceClass.BATCH, allowance=Allowance(tokens_per_day=5, euros_per_month=0.5), expires=NOW + 9,
+        service_class=ServiceClass.BATCH, data_class=DataClass.PERSONAL,
+        allowance=Allowance(tokens_per_day=5, euros_per_month=0.5), expires=NOW + 9,
     )  # fmt: skip
     record, key = room.registry.create(order)
     assert not room.registry.empty
@@ -57,7 +58,7 @@ def test_a_key_is_kept_as_it_was_ordered_and_its_secret_is_not(room: Room, tmp_p
     assert record == KeyRecord(
         id=record.id, digest=keys.digest_of(key, PEPPER), name="mail sorter", created=NOW, created_by="host",
         user="anna", team="sales", role=Role.POWER_USER, use_cases=order.use_cases, service_class=ServiceClass.BATCH,
-        allowance=order.allowance, expires=NOW + 9, issued=NOW,
+        data_class=DataClass.PERSONAL, allowance=order.allowance, expires=NOW + 9, issued=NOW,
     )  # fmt: skip
     assert room.opens(key)
     secret = key.removeprefix(keys.PREFIX).encode()

@@ -20,7 +20,7 @@ def test_every_role_is_in_the_table_and_every_permission_is_somebodys() -> None:
 
 def test_who_administers_does_not_ask_and_who_audits_does_nothing_else() -> None:
     assert [role for role in Role if Permission.ASK in PERMISSIONS[role]] == [Role.USER, Role.POWER_USER]
-    assert PERMISSIONS[Role.AUDITOR] == {Permission.READ_AUDIT, Permission.REVEAL}
+    assert PERMISSIONS[Role.AUDITOR] == {Permission.READ_AUDIT, Permission.REVEAL, Permission.EXPLAIN_POLICY}
     assert [role for role in Role if Permission.READ_AUDIT in PERMISSIONS[role]] == [Role.AUDITOR]
     assert PERMISSIONS[Role.USER] < PERMISSIONS[Role.POWER_USER]
     assert PERMISSIONS[Role.SUPER_ADMIN] - PERMISSIONS[Role.ADMIN] == {Permission.GRANT_ROLES, Permission.REVEAL}

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping, and_, func, insert, or_, select, 
 from appliance.accounts.keys import KeyRecord, Rotated
 from appliance.accounts.store.schema import keys, versions
 from appliance.config import Allowance
-from appliance.core import Role, ServiceClass
+from appliance.core import DataClass, Role, ServiceClass
 from appliance.errors import BadRequest
 
 _VERSION = versions.c.name == "keys"
@@ -87,6 +87,7 @@ def _row(record: KeyRecord) -> dict[str, Any]:
     row = {column.name: getattr(record, column.name) for column in keys.columns}
     row["role"] = str(record.role)
     row["service_class"] = str(record.service_class)
+    row["data_class"] = record.data_class and str(record.data_class)
     row["use_cases"] = json.dumps(sorted(record.use_cases))
     row["issuers"] = json.dumps(record.issuers)
     row["allowance"] = record.allowance and record.allowance.model_dump_json(exclude_defaults=True)
@@ -97,6 +98,7 @@ def _record(row: RowMapping) -> KeyRecord:
     kept = dict(row)
     kept["role"] = Role(row["role"])
     kept["service_class"] = ServiceClass(row["service_class"])
+    kept["data_class"] = row["data_class"] and DataClass(row["data_class"])
     kept["use_cases"] = frozenset(json.loads(row["use_cases"]))
     kept["issuers"] = tuple(json.loads(row["issuers"]))
     kept["allowance"] = row["allowance"] and Allowance.model_validate_json(row["allowance"])

@@ -30,6 +30,7 @@ keys = Table(
     Column("previous_until", Double),
     Column("issued", Double, nullable=False),
     Column("issuers", Text, nullable=False),
+    Column("data_class", Text),
 )
 
 versions = Table(

@@ -7,7 +7,7 @@ from typing import Any
 from appliance.accounts.entries import Account, Kind, Reservation, Scope, Span, Want
 from appliance.accounts.keys import KeyRecord
 from appliance.config import Allowance
-from appliance.core import Role, ServiceClass
+from appliance.core import DataClass, Role, ServiceClass
 
 DAY = "2026-11-22"
 MONTH = "2026-11-01"
@@ -57,6 +57,7 @@ def key(number: int = 1, **changed: Any) -> KeyRecord:
         "role": Role.POWER_USER,
         "use_cases": frozenset({"mail", "chat"}),
         "service_class": ServiceClass.BATCH,
+        "data_class": DataClass.CONFIDENTIAL,
         "allowance": Allowance(tokens_per_day=5, euros_per_month=0.1, at_limit="step_down", step_down_to="small"),
         "expires": 1895300000.25,
         "previous": b"\0\xff",

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, inspect, text
 
 from appliance.errors import BooksUnavailable
 
-NEWEST = "0002"
+NEWEST = "0003"
 TABLE = "appliance_version"
 
 
