@@ -83,6 +83,23 @@ def bars(
         return svg(figure)
 
 
+def shares(rows: Mapping[str, tuple[float, float, float]], *, title: str, mark: float, about: str) -> str:
+    """A dot for each share (0 to 1) with its interval: value, low and high; and a dashed line to reach."""
+    with style():
+        figure = Figure(figsize=(8, 1.4 + 0.3 * len(rows)), layout="constrained")
+        figure.supxlabel(about, x=0.01, ha="left", fontsize=7, color=MUTED)
+        chart = figure.subplots()
+        upwards = list(rows.items())[::-1]
+        for place, (_, (value, low, high)) in enumerate(upwards):
+            chart.plot([100 * low, 100 * high], [place, place], color=CALM, linewidth=2)
+            chart.plot([100 * value], [place], "o", color=CALM)
+        chart.axvline(100 * mark, color=GOOD, linestyle="--", linewidth=1)
+        chart.set_yticks(range(len(upwards)), [name for name, _ in upwards])
+        chart.set(title=title, xlabel=f"percent, 95 % interval; to reach: {100 * mark:.0f}")
+        chart.grid(visible=False, axis="y")
+        return svg(figure)
+
+
 def line(points: Sequence[tuple[float, float]], *, title: str, x: str, y: str, limit: float) -> str:
     """A line through (x, y) points, with a dashed line at the `limit`."""
     with style():
