@@ -29,12 +29,13 @@ from appliance.engines.engine import describe
 from appliance.engines.fleet import Fleet, Machine, Tell, specs
 from appliance.errors import ConfigInvalid, Problem
 from appliance.incidents import Standing, Trouble
+from appliance.privacy.guard import Guard
 from appliance.probing import Probing
 from appliance.seal.parts import Seal
 from appliance.testimony import Testimony
 
 _KEPT_BY_RESTART = (
-    "listen", "egress", "state", "models_folder", "engines.environment",
+    "listen", "egress", "privacy", "state", "models_folder", "engines.environment",
     "accounts.store", "accounts.identity.keys_url", "accounts.identity.ca", "audit.timestamps", "audit.shipping",
     "audit.works_council",
 )  # fmt: skip
@@ -72,6 +73,8 @@ class Appliance:
     endpoints: Mapping[str, RemoteModel]
     assurance: Assurance
     probing: Probing
+    guard: Guard | None = None
+    """The privacy gate; None where nothing may leave."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     base_url: str = ""
     _applying: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -133,7 +136,7 @@ class Appliance:
         self.house.limits = settings.limits
         self.house.accounts = self.turns.accounts = settings.accounts
         self.turns.settings = settings.queue
-        self.office.apply(settings.accounts)
+        self.office.apply(settings)
         self.house.audit = settings.audit
         self.archive.journal.apply(settings.audit)
         self.testimony.accounts = settings.accounts
@@ -161,6 +164,7 @@ class Appliance:
                 **self.archive.journal.describe(), "trouble": self.archive.journal.trouble,
                 **{name: {**each.describe(), "trouble": each.trouble} for name, each in self.outward.items()},
             },
+            "gate": None if self.guard is None else {**self.guard.describe(), **self.house.metrics.outside()},
             "identity": None if self.identity is None else {"trouble": self.identity.trouble},
             "models": models,
         }  # fmt: skip
@@ -234,6 +238,8 @@ class Appliance:
             troubles[Trouble(incidents.OVERDUE)] = ""
         if not self.office.bookkeeper.describe()["well"]:
             troubles[Trouble(incidents.BOOKS)] = ""
+        if self.guard is not None and self.guard.describe()["gone"]:
+            troubles[Trouble(incidents.GATE)] = ""
         if self.identity is not None and self.identity.trouble is not None:
             troubles[Trouble(incidents.IDENTITY)] = incidents.plain(self.identity.trouble)
         return Standing(troubles, {name: engine.starts for name, engine in engines.items()})

@@ -21,9 +21,11 @@ import anyio.lowlevel
 import uvloop
 
 from appliance import __version__, console, control, observe, state, witness
+from appliance.accounts.cap import DailyCap
 from appliance.accounts.identity import Identity
 from appliance.accounts.office import Office
 from appliance.accounts.opening import Credentials
+from appliance.accounts.prices import nanoeuros
 from appliance.accounts.registry import KeyOrder
 from appliance.addresses import with_port
 from appliance.administration import Appliance
@@ -32,8 +34,10 @@ from appliance.api.exchange import House
 from appliance.audit.archive import Actor, Archive
 from appliance.audit.shipping import Shipper
 from appliance.audit.timestamps import Stamper, Trusted, trusted
+from appliance.burst import Burst
 from appliance.config import Config, Settings
 from appliance.core import Role
+from appliance.dispatch.cloud.cloud import Cloud
 from appliance.dispatch.endpoints import Endpoints
 from appliance.dispatch.turns import Turns
 from appliance.egress import started
@@ -47,6 +51,7 @@ from appliance.engines.process import Nursery
 from appliance.errors import ApplianceError, CannotListen, ConfigInvalid, Problem, SealUnavailable
 from appliance.incidents import Watcher
 from appliance.pipeline import Pipeline
+from appliance.privacy.guard import Guard
 from appliance.probing import Probing
 from appliance.seal import kernel, view
 from appliance.seal.gateway import listen_no_more, seal_gateway
@@ -72,7 +77,8 @@ def serve(config: Config) -> int:
     show = console.Progress()
     show.say("checking model weights")
     wanted = specs(config, Machine.here())
-    endpoints = Endpoints(config)
+    guard = _guard(config, show)
+    endpoints = Endpoints(config, guard.public_key if guard else None)
     credentials = Credentials.read(config)
     certificate = _certificate(config)
     authority = _authority(config)
@@ -82,9 +88,10 @@ def serve(config: Config) -> int:
     nursery = Nursery.start(config.state, config.models_folder, environment, settings.egress.seal)
     endpoints.open()
     watcher = witness.start(config) if settings.egress.verify.every_seconds else None
-    _note(config, public, nursery, endpoints, watcher).write(config.state / "egress")
+    _note(config, public, nursery, endpoints, guard, watcher).write(config.state / "egress")
+    cloud = _cloud(settings, endpoints)
     seal = seal_gateway(
-        _seen(config, endpoints), [config.state], [config.state / "egress"],
+        _seen(config, endpoints), [config.state], _masked(config),
         best_effort=settings.egress.seal == "best-effort",
     )  # fmt: skip
     # from here on this process can't open a connection, whatever runs in it
@@ -99,21 +106,24 @@ def serve(config: Config) -> int:
         assurance = Assurance(settings.egress.verify)
         turns = Turns(settings.queue, settings.accounts, fleet.find, metrics)
         testimony = Testimony(archive, settings.accounts, config.version)
-        pipeline = Pipeline(assurance, fleet, turns, office.bookkeeper, testimony, metrics, access_log)
+        burst = _burst(settings, guard, cloud, office, testimony, metrics)
+        pipeline = Pipeline(assurance, fleet, turns, office.bookkeeper, testimony, metrics, access_log, burst)
         house = House(
             office.keys, fleet, pipeline, metrics, settings.limits, settings.accounts, office.watch, office.reader,
-            archive, settings.audit, identity,
+            archive, settings.audit, settings.privacy, identity, guard,
         )  # fmt: skip
-        probing = Probing(nursery, endpoints)
+        probing = Probing(nursery, endpoints, guard)
         outward = await _outward(config, archive, endpoints, authority)
         appliance = Appliance(
             config, house, fleet, turns, office, archive, testimony, outward, identity, access_log, seal, wanted,
-            endpoints.models, assurance, probing,
+            endpoints.models, assurance, probing, guard,
         )  # fmt: skip
         metrics.watch(appliance)
         metrics.watch_queues(turns.standings)
         metrics.watch_books(office.bookkeeper.describe)
         metrics.watch_audit(archive.journal.describe)
+        if guard is not None:
+            metrics.watch_gate(guard.describe)
         metrics.watch_outward({name: each.describe for name, each in outward.items()})
         appliance.base_url = wire.base_url(public, tls=certificate is not None)
         await _require_engine_seal(nursery, config)
@@ -145,8 +155,34 @@ def serve(config: Config) -> int:
     try:
         return uvloop.run(run())
     finally:
+        if guard is not None:
+            guard.close()
         endpoints.close()
         lock.close()  # the nursery ends with this process: the kernel sees to it
+
+
+def _guard(config: Config, show: console.Progress) -> Guard | None:
+    """The privacy gate, where something may leave."""
+    if not config.settings.bursts:
+        return None
+    show.say("loading the detectors of personal data")
+    return Guard.start(config)
+
+
+def _cloud(settings: Settings, endpoints: Endpoints) -> Cloud | None:
+    return Cloud(settings.egress.providers, endpoints.providers) if settings.bursts else None
+
+
+def _burst(
+    settings: Settings, guard: Guard | None, cloud: Cloud | None, office: Office, testimony: Testimony,
+    metrics: observe.Metrics,
+) -> Burst | None:  # fmt: skip
+    if guard is None or cloud is None:
+        return None
+    reader = office.reader
+    cap = DailyCap(nanoeuros(settings.egress.euros_per_day), lambda: reader.today().isoformat(), reader.spent)
+    providers = settings.egress.providers
+    return Burst(settings.privacy, providers, guard, cloud, cap, office.bookkeeper, testimony, metrics)
 
 
 def check(config: Config) -> None:
@@ -245,13 +281,20 @@ def _seen(config: Config, endpoints: Endpoints) -> list[Path]:
     return [path for path in seen if path.exists()]
 
 
+def _masked(config: Config) -> list[Path]:
+    """What of its state the gateway has no business with: reports of the proof, and the site's own lists."""
+    lists = [config.lists] if config.lists.is_dir() and config.lists.is_relative_to(config.state) else []
+    return [config.state / "egress", *lists]
+
+
 def _note(
     config: Config, public: socket.socket, nursery: Nursery, endpoints: Endpoints,
-    watcher: subprocess.Popen[bytes] | None,
+    guard: Guard | None, watcher: subprocess.Popen[bytes] | None,
 ) -> Started:  # fmt: skip
     """What a verification will hold this start to."""
     egress = config.settings.egress
-    pids = {nursery.pid: "nursery", **endpoints.pids, **({watcher.pid: "witness"} if watcher else {})}
+    gates = guard.pids if guard else {}
+    pids = {nursery.pid: "nursery", **gates, **endpoints.pids, **({watcher.pid: "witness"} if watcher else {})}
     return Started(
         gateway=started.known(os.getpid(), "gateway"),
         mode=egress.mode,

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-_RED, _PLAIN = "\x1b[31m", "\x1b[0m"
+_RED, _BOLD, _PLAIN = "\x1b[31m", "\x1b[1m", "\x1b[0m"
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _LONG, _FRAME = 2.0, 0.2
 """Seconds after which somebody who waits is told what for, and between two looks of a line that moves."""
@@ -80,8 +80,17 @@ def waiting(told: Callable[[], str]) -> Iterator[None]:
 
 def alarm(text: str) -> str:
     """`text` in red, where that is shown: on a terminal, or if FORCE_COLOR says so (NO_COLOR: never)."""
+    return _shown(_RED, text)
+
+
+def bold(text: str) -> str:
+    """`text` in bold, where that is shown; as for `alarm`."""
+    return _shown(_BOLD, text)
+
+
+def _shown(style: str, text: str) -> str:
     wanted = "NO_COLOR" not in os.environ and ("FORCE_COLOR" in os.environ or sys.stdout.isatty())
-    return f"{_RED}{text}{_PLAIN}" if wanted else text
+    return f"{style}{text}{_PLAIN}" if wanted else text
 
 
 def welcome(address: str, key: str | None, model: str | None, missing: Sequence[str]) -> None:

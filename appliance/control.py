@@ -24,6 +24,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from appliance.administration import Appliance
+from appliance.api import policy
+from appliance.api.bodies.base import parse
+from appliance.api.bodies.policy import Explain, explained
 from appliance.api.wire import PEER
 from appliance.audit.archive import Act, Actor, Archive
 from appliance.audit.orders import ORDERS, refused
@@ -87,6 +90,16 @@ def build(appliance: Appliance) -> Starlette:
         except ApplianceError as refusal:
             return JSONResponse({"error": in_full(refusal), "code": getattr(refusal, "code", None)})
 
+    async def explain(request: Request) -> Response:
+        settings = appliance.config.settings
+        try:
+            wanted = parse(Explain, await request.body())
+            asked = wanted.asked(settings.privacy, settings.accounts, settings.limits)
+            explanation = await policy.explain(appliance.house, asked, _host(request))
+            return JSONResponse(await asyncio.to_thread(explained, explanation, settings.privacy, words=True))
+        except ApplianceError as refusal:
+            return JSONResponse({"error": in_full(refusal), "code": getattr(refusal, "code", None)})
+
     def order(name: str) -> Route:
         async def carry_out(request: Request) -> Response:
             try:
@@ -106,6 +119,7 @@ def build(appliance: Appliance) -> Starlette:
             Route("/egress/verdict", verdict, methods=["POST"]),
             Route("/audit/acts", act, methods=["POST"]),
             Route("/audit/erase", erase, methods=["POST"]),
+            Route("/policy/explain", explain, methods=["POST"]),
             *map(order, ORDERS),
         ]
     )

@@ -128,6 +128,10 @@ class Usage:
 class Reply(Protocol):
     """The way back to the caller; `api` implements it, the pipeline writes to it."""
 
+    @property
+    def begun(self) -> bool:
+        """Whether something has gone to the caller, so that nothing else can answer any more."""
+
     def note(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """Send these headers, too, with whatever comes: an answer or an error."""
 

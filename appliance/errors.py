@@ -11,12 +11,14 @@ ApplianceError
 ├── SealUnavailable       the kernel refused a part of the seal
 ├── CannotListen          a socket can't be bound, or the one that systemd passed is unfit
 ├── OutletFailed          the processes through which requests leave did not start, or have ended
+├── GateFailed            the processes that look through requests did not start, or have ended
 ├── EngineFailed          an engine did not start, stalled or died
 ├── NotRunning            no appliance answers on its control socket
 ├── NotAnswering          an appliance runs, but doesn't answer there
 ├── VerificationFailed    a verification didn't come to an end
 ├── LedgerFailed          the report of a verification can't be kept or read
 ├── AuditFailed           the audit log, or what belongs to it, can't be opened, read or changed
+├── ListsFailed           the site's own lists of names can't be read or changed
 └── Refused               a request that gets an error answer instead of a model's
     ├── BadRequest        400  the body, or one field of it
     ├── Unauthenticated   401
@@ -32,6 +34,7 @@ ApplianceError
     ├── AuditUnavailable  503  what happens can't be put on record, so nothing is answered
     ├── Loading           503  the engine is not ready yet
     ├── NotProven         503  the last verification of the seal failed
+    ├── HeldBack          503  the house can't answer now, and the request may not leave it
     └── UpstreamFailed    502  the engine died or answered nonsense
         └── Unreachable        nobody listens there, so nothing was done
 
@@ -111,6 +114,10 @@ class CannotListen(ApplianceError):
 
 class OutletFailed(ApplianceError):
     """The outlet or the dialler did not start, has ended, or could not do what it was asked."""
+
+
+class GateFailed(ApplianceError):
+    """The gate or its detectors did not start, have ended, or could not do what they were asked."""
 
 
 class EngineFailed(ApplianceError):
@@ -265,11 +272,32 @@ class AuditFailed(ApplianceError):
     """The audit log, or what belongs to it, can't be opened, read or changed; the message says what to do."""
 
 
+class ListsFailed(ApplianceError):
+    """The site's own lists of names can't be read or changed; the message says what to do, and holds no name."""
+
+
 class Loading(Refused):
     """The model exists but can't answer yet; `retry_after` says when to come back."""
 
     status = 503
     kind = "server_error"
+
+
+class HeldBack(Refused):
+    """The house can't answer at the moment, and what was asked may not leave it. `held` is a word of `privacy.Held`."""
+
+    status = 503
+    kind = "server_error"
+
+    def __init__(self, message: str, *, held: str, retry_after: int | None = None) -> None:
+        super().__init__(message, code="held_back", retry_after=retry_after)
+        self.held = held
+        self.headers = held_headers(held)
+
+
+def held_headers(held: str) -> tuple[tuple[bytes, bytes], ...]:
+    """What is sent with the refusal of a request that stayed in the house."""
+    return (b"x-appliance-route", b"none"), (b"x-appliance-held", held.encode())
 
 
 class NotProven(Refused):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 ENGINE, SEAL, OVERDUE = "engine_down", "seal_not_proven", "proof_overdue"
-BOOKS, IDENTITY = "books_unavailable", "identity_unavailable"
+BOOKS, IDENTITY, GATE = "books_unavailable", "identity_unavailable", "gate_gone"
 _EVERY = 1.0
 """Seconds from one look to the next."""
 _MOST = 200

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from appliance.accounts.bookkeeper import Booking, Bookkeeper
 from appliance.accounts.entries import Want
-from appliance.core import Caller, Reply, Request, Usage
+from appliance.core import Caller, DataClass, Reply, Request, Usage
 from appliance.dispatch.choose import choose
 from appliance.dispatch.count import prompt_tokens
 from appliance.dispatch.line import Place
@@ -18,10 +19,15 @@ from appliance.egress.assurance import Assurance
 from appliance.engines.fleet import Fleet
 from appliance.errors import BadRequest, BudgetExceeded, NotFound, Refused
 from appliance.observe import AccessLog, Metrics, Record
-from appliance.testimony import Intent, Testimony
+from appliance.testimony import Intent, Testimony, Told
+
+if TYPE_CHECKING:
+    from appliance.burst import Burst
 
 _COUNT_SECONDS = 30.0
 """For an engine that is very busy to count a prompt."""
+_HERE = {each: ((b"x-appliance-route", b"local"), (b"x-appliance-data-class", each.encode())) for each in DataClass}
+"""What an answer of the house says of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,9 @@ class Pipeline:
         testimony: Testimony,
         metrics: Metrics,
         access_log: AccessLog,
+        burst: Burst | None = None,
     ) -> None:
+        """`burst` is the way out; None where there is none."""
         self._assurance = assurance
         self._fleet = fleet
         self._turns = turns
@@ -53,6 +61,7 @@ class Pipeline:
         self._testimony = testimony
         self._metrics = metrics
         self._access_log = access_log
+        self._burst = burst
         self._counting: set[asyncio.Task[None]] = set()
 
     @property
@@ -65,42 +74,65 @@ class Pipeline:
 
         Raises `Refused` for what can't be answered. Cancelled when the caller has gone: the engine then
         stops generating, and what was used until then is settled all the same. That it is about to be answered
-        is on disk before the engine hears of it, and what became of it is written in the end.
+        is on disk before the engine hears of it, and what became of it is written in the end. What the house can't
+        answer may leave it where, and as, the policy allows.
         """
         record = self._metrics.open(request)
-        admitted = intent = None
+        told = Told()
+        ending: BaseException | None = None
         try:
             self._assurance.require()
             self._testimony.require()
-            admitted = await self._admit(request, instead)
-            record.request = admitted.request
+            try:
+                await self._answer(request, reply, instead, record, told)
+            except Refused as refusal:
+                asked = record.request  # another than at first where a budget steps down
+                if self._burst is None or reply.begun or not self._burst.helps(asked, refusal):
+                    raise
+                self._assurance.require()  # it may have waited for its turn for long
+                record, told = record.anew(), Told()
+                await self._burst.answer(asked, refusal, reply, record, told)
+        except BaseException as why:
+            ending = why
+            raise
+        finally:
+            record.close(ending)
+            record.end()
+            if not told.on_record:
+                refused = request.id, request.caller, request.operation.name, record.status, record.code
+                self._testimony.refusal(*refused, told)
+            self._metrics.settle(record)
+            self._access_log.write(record)
+
+    async def _answer(
+        self, request: Request, reply: Reply, instead: Callable[[str], Request], record: Record, told: Told
+    ) -> None:
+        """Answer it in the house. Raises `Refused`."""
+        admitted = intent = None
+        ending: BaseException | None = None
+        try:
+            admitted = await self._admit(request, instead, reply, record)
             reply.note(admitted.booking.headers)
-            if admitted.request.model != request.model:
-                reply.note(((b"x-appliance-stepped-down-from", request.model.encode()),))
             served = await admitted.place.turn()
             record.turn()
             intent = self._testimony.intent(admitted.request, served)
+            told.on_record = True
             await intent.kept()
+            reply.note(_HERE[request.data_class])
             await serve(admitted.request, served, intent.heard(reply), record, admitted.booking.kept, admitted.place)
-            record.outcome, record.status = "answered", 200
-        except Refused as refusal:
-            record.outcome, record.status = "refused" if refusal.status < 500 else "failed", refusal.status
-            record.code = refusal.code
-            raise
-        except asyncio.CancelledError:
-            record.outcome, record.status, record.code = "caller_gone", 499, "caller_gone"
+        except BaseException as why:
+            ending = why
             raise
         finally:
+            record.close(ending)
             record.end()
             if admitted is not None:
                 admitted.place.leave(record.usage.completion_tokens, failed=record.outcome == "failed")
                 self._settle(admitted, record, intent)
-            if intent is None:
-                self._testimony.refusal(request.id, request.caller, request.operation.name, record.status, record.code)
-            self._metrics.settle(record)
-            self._access_log.write(record)
 
-    async def _admit(self, request: Request, instead: Callable[[str], Request]) -> Admitted:
+    async def _admit(
+        self, request: Request, instead: Callable[[str], Request], reply: Reply, record: Record
+    ) -> Admitted:
         """A place in the queue, and a reservation of all that the request may use. Raises `Refused`."""
         stepped_down = False
         while True:
@@ -111,11 +143,16 @@ class Pipeline:
                 place.leave(0)
                 if spent.step_down_to is None or stepped_down:
                     raise
-                request, stepped_down = self._smaller(spent, instead, spent.step_down_to), True
+                smaller = self._smaller(spent, instead, spent.step_down_to)
+                if smaller.model != request.model:
+                    reply.note(((b"x-appliance-stepped-down-from", request.model.encode()),))
+                record.request = request = smaller
+                stepped_down = True
             except BaseException:
                 place.leave(0)
                 raise
             else:
+                record.counted = True
                 return Admitted(request, place, booking)
 
     def _smaller(self, spent: BudgetExceeded, instead: Callable[[str], Request], model: str) -> Request:

@@ -17,6 +17,7 @@ from appliance.dispatch.endpoints import Endpoints
 from appliance.engines.nursery import program
 from appliance.engines.process import EngineProcess, Nursery
 from appliance.errors import ApplianceError
+from appliance.privacy.guard import PLACE, Guard
 from appliance.seal.parts import Seal
 
 Order = Mapping[str, Any]
@@ -28,23 +29,26 @@ _SECONDS = 4.0
 class Probing:
     """Knows every place that has a seal of its own."""
 
-    def __init__(self, nursery: Nursery, endpoints: Endpoints) -> None:
+    def __init__(self, nursery: Nursery, endpoints: Endpoints, guard: Guard | None = None) -> None:
         self._nursery = nursery
         self._endpoints = endpoints
+        self._guard = guard
 
     def engines(self) -> dict[str, EngineProcess]:
         """Each engine that runs now, by its place."""
         return {_place(name): process for name, process in self._nursery.running.items()}
 
     def seals(self) -> dict[str, Seal]:
-        """What holds around each place but the gateway, by its own word: the way out and the engines that run now."""
-        return self._endpoints.seals | {place: process.seal for place, process in self.engines().items()}
+        """What holds around each place but the gateway, by its own word: way out, gate, and engines that run."""
+        aside = self._endpoints.seals | (self._guard.seals if self._guard else {})
+        return aside | {place: process.seal for place, process in self.engines().items()}
 
     async def probe(self, orders: Mapping[str, Order]) -> dict[str, dict[str, str] | str]:
         """Carry out each place's order; what became of its attempts, or in a word why it could not be."""
         ways: dict[str, Callable[[Order], Awaitable[dict[str, str]]]] = {
             "gateway": _from_here,
             "outlet": self._endpoints.probe,
+            **({PLACE: self._guard.probe} if self._guard else {}),
             **{place: process.probe for place, process in self.engines().items()},
         }
 

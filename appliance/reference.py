@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from appliance.accounts.roles import PERMISSIONS
-from appliance.api import admin, audit, lookup, usage
+from appliance.api import admin, audit, lookup, policy, usage
 from appliance.api.routes import MODEL_ROUTES, ROUTES
 from appliance.audit import table
 from appliance.config import SecretReference, Settings
@@ -67,6 +67,22 @@ _ACCESS_INTRO = """\
 A key goes in `Authorization: Bearer` or in `x-api-key`: one of them, once. Without one the answer is 401
 `missing_api_key`; with any that doesn't open, whatever the reason, 401 `invalid_api_key`. What a key's role may not do
 is 403 `not_allowed`, and so is an `X-Use-Case` that the key may not name. The log has the reasons.
+
+Requests to models may say in headers what they are for and how they are to be kept: `X-Use-Case`, one of the key's;
+`X-Data-Class`, `public`, `internal`, `confidential` or `personal`, which can raise the class that config, key and use
+case give and never lower it; `X-Route: local` for an answer from the house or none. Any other value of the last two is
+400 `invalid_value`, and so is one that is sent twice.
+"""
+
+_POLICY_INTRO = """\
+## What may leave
+
+POST `/admin/policy/explain` tells what would happen to a text or a request that the house can't answer, and why.
+Nothing is sent, and nothing of it is kept; that somebody asked is on record. The answer has `leaves`, `data_class`,
+`held` and `why` (null where it may leave), `rule`, `purpose`, `providers`, `found` (each kind, and how many), `checks`
+(`check`, and `passed`: null for what was not looked at any more), and `texts`: for each text of the request its `path`,
+how it would be `masked`, and `finds` (`start`, `end`, `kind`, `raises_to`, `score`, `source`). Where nothing may leave,
+it is 409 `nothing_leaves`.
 """
 
 _KEYS_INTRO = """\
@@ -74,10 +90,10 @@ _KEYS_INTRO = """\
 
 `admin` makes and changes keys of `user` and `power_user`, `super_admin` those of every role; the others are neither
 listed nor changed. Answers have `id`, `name`, `state` (`active`, `expired`, `revoked`), `user`, `team`, `role`,
-`use_cases`, `service_class`, `allowance`, `created`, `created_by`, `expires`, `revoked` and `previous_until`; `issued`,
-when what opens was made or rotated, and `issued_by`: the ids of the keys whose holders may know it, since they made or
-rotated it, or the key that this was done with; empty where it was done on the host. Only after POST `/admin/keys` and
-`rotate` they have the `key` itself: it is shown once.
+`use_cases`, `service_class`, `data_class`, `allowance`, `created`, `created_by`, `expires`, `revoked` and
+`previous_until`; `issued`, when what opens was made or rotated, and `issued_by`: the ids of the keys whose holders may
+know it, since they made or rotated it, or the key that this was done with; empty where it was done on the host. Only
+after POST `/admin/keys` and `rotate` they have the `key` itself: it is shown once.
 
 A revoked key is refused within a second by every appliance on the store; an answer that has begun comes to its end.
 Nothing keeps a `super_admin` from revoking the last key of that role: the way back is `appliance keys create --role
@@ -175,6 +191,9 @@ def api() -> str:
     ]
     lines += [f"| `format` | {lookup.EXPORT_PARAMETERS['format']} |", "", f"Columns of the CSV: {columns}."]
     for body in audit.BODIES:
+        lines += ["", f"### {(body.__doc__ or '').rstrip('.')}", "", *_fields(body)]
+    lines += ["", _POLICY_INTRO.rstrip()]
+    for body in policy.BODIES:
         lines += ["", f"### {(body.__doc__ or '').rstrip('.')}", "", *_fields(body)]
     return "\n".join(lines) + "\n"
 

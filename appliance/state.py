@@ -20,15 +20,15 @@ from appliance.config import Config
 from appliance.errors import ConfigInvalid, Problem
 
 _LONGEST_SOCKET_PATH = 107
-_OURS = re.compile(r"e\d+|outlet|control\.sock|v\d+-\w+\.sock")
+_OURS = re.compile(r"e\d+|outlet|gate|control\.sock|v\d+-\w+\.sock")
 _FOLDERS = ("run", "logs", "cache")
 _LOCK = Path("egress", "appliance.lock")
 _MARKS = (
     _LOCK, Path("lock"), Path("pepper"), Path("accounts.db"), Path("audit-keys", "signing.pem"),
-    Path("audit", "checkpoints.jsonl"),
+    Path("audit", "checkpoints.jsonl"), Path("lists", "key"),
 )  # fmt: skip
 """Any of them shows that a folder is ours: the lock, that of earlier versions, what keys are hashed with and in, what
-the audit log is signed with, and the log itself, which may be all that a backup brought back."""
+the audit log is signed with, the log itself and the site's own lists, which may be all that a backup brought back."""
 
 
 class Lock:

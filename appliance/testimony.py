@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from appliance.audit.archive import Actor, Archive
@@ -18,14 +19,25 @@ from appliance.core import Caller, Reply, Request, Usage
 from appliance.engines.fleet import Served
 from appliance.errors import AuditUnavailable
 from appliance.observe import Record
+from appliance.privacy.verdict import Verdict
 
 _STRANGERS_SECONDS = 60.0
 _WEIGHTS = 32
 """Digits of the weights' SHA-256 in each record; the act that put the model into service has all of them."""
 _MOST_CONTENT = 4 * 2**20
 """Bytes of a question, and of an answer, that are stored where a use case stores content."""
-UNCLASSIFIED = "unclassified"
-"""The data class of every request as long as nothing classifies: such requests never leave the house."""
+
+
+@dataclass(slots=True)
+class Told:
+    """What the log is told of one request so far."""
+
+    on_record: bool = False
+    """Whether an intent tells of it; else its refusal has to."""
+    verdict: Verdict | None = None
+    """Of the privacy gate, where it was asked."""
+    held: str | None = None
+    """Why it stays, where that was looked at."""
 
 
 class Testimony:
@@ -46,37 +58,52 @@ class Testimony:
     def intent(self, request: Request, served: Served) -> Intent:
         """Put on record that `served` is about to answer, which it may as soon as that is kept.
 
+        Nobody has looked through what is answered in the house: its class is the floor, and nothing was found.
         Raises `AuditUnavailable`: then the request may not run.
         """
+        told: dict[str, Any] = {"class": str(request.data_class), "found": {}, "route": "house"}
+        if served.engine is not None:
+            told |= {"route": "local", "weights": served.engine.spec.fingerprint[:_WEIGHTS]}
+        return self._intent(request, told)
+
+    def departure(self, request: Request, verdict: Verdict, providers: Sequence[str]) -> Intent:
+        """Put on record that one of `providers`, in this order, is about to answer. Raises `AuditUnavailable`."""
+        told = {**_classified(verdict), "providers": list(providers), "route": "cloud", "rule": verdict.rule}
+        return self._intent(request, told, verdict.purpose)
+
+    def _intent(self, request: Request, told: dict[str, Any], purpose: str | None = None) -> Intent:
         caller = request.caller
         body: dict[str, Any] = {
             **self._archive.caller(caller),
-            "class": UNCLASSIFIED,
-            "found": {},
+            **told,
             "model": request.model,
             "most_tokens": request.most_prompt_tokens + request.most_completion_tokens,
             "operation": request.operation.name,
             "policy": self.policy,
             "request": request.id,
-            "route": "local" if served.engine is not None else "house",
             "stream": request.stream,
         }
-        if served.engine is not None:
-            body["weights"] = served.engine.spec.fingerprint[:_WEIGHTS]
         subject = None
         if request.use_case is not None:
             body["use_case"] = request.use_case
             terms = self.accounts.use_cases.get(request.use_case)
             if terms is not None:
-                if terms.purpose is not None:
-                    body["purpose"] = terms.purpose
+                purpose = purpose or terms.purpose
                 if terms.store_content:
                     subject = self._archive.subjects.of(Actor.of(caller).name)
+        if purpose is not None:
+            body["purpose"] = purpose
         journal = self._archive.journal
         return Intent(journal, journal.write(Kind.INTENT, body), subject, request.payload)
 
-    def refusal(self, id_: str, caller: Caller | None, operation: str | None, status: int, code: str | None) -> None:
-        """Put on record that somebody known was refused; of strangers, how many in a minute. Never waits or raises."""
+    def refusal(
+        self, id_: str, caller: Caller | None, operation: str | None, status: int, code: str | None,
+        told: Told | None = None,
+    ) -> None:  # fmt: skip
+        """Put on record that somebody known was refused; of strangers, how many in a minute. Never waits or raises.
+
+        `told` says why what was asked stays in the house, where that was looked at.
+        """
         if caller is None:
             self._strange(code or "other")
             return
@@ -89,6 +116,8 @@ class Testimony:
                 body["code"] = code
             if operation is not None:
                 body["operation"] = operation
+            if told is not None and told.verdict is not None and told.held is not None:
+                body |= {**_classified(told.verdict), "held": told.held}
             self._archive.journal.write(Kind.REFUSAL, body)
 
     def close(self) -> None:
@@ -159,6 +188,10 @@ class Intent:
             body["finish"] = record.finish
         if record.code is not None:
             body["code"] = record.code
+        if record.provider is not None:
+            body["provider"] = record.provider
+        if record.sent_to:
+            body["sent_to"] = list(record.sent_to)
         self._journal.note(Kind.OUTCOME, body)
 
 
@@ -173,6 +206,11 @@ class Copied:
     def content(self) -> bytes:
         """What has passed; the beginning of it, where it was very much."""
         return bytes(self._kept)
+
+    @property
+    def begun(self) -> bool:
+        """As the reply says."""
+        return self._reply.begun
 
     def note(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """As the reply does."""
@@ -206,6 +244,10 @@ def _content(intent: int, subject: Subject, part: str, content: bytes) -> dict[s
     if len(content) > _MOST_CONTENT:
         body["cut"] = True
     return {**body, "sealed": subject.seal(content[:_MOST_CONTENT])}
+
+
+def _classified(verdict: Verdict) -> dict[str, Any]:
+    return {"class": str(verdict.data_class), "found": dict(verdict.found)}
 
 
 def _ms(seconds: float) -> int:

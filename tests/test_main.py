@@ -343,13 +343,15 @@ def test_what_a_key_is_told_to_be_it_is(right: House) -> None:
     right.write(accounts={"use_cases": use_cases, "prices": {"models": {"chat": free}}})
     made = right.keys(
         "create", "--name", "mail sorter", "--role", "power_user", "--use-case", "mail", "--use-case", "night",
-        "--class", "interactive", "--expires", "12w", *limits(), "--at-limit", "step_down", "--step-down-to", "chat",
+        "--class", "interactive", "--data-class", "confidential", "--expires", "12w", *limits(),
+        "--at-limit", "step_down", "--step-down-to", "chat",
     )  # fmt: skip
     (listed,) = right.keys("list")
     assert {**listed, "key": made["key"], "base_url": None} == made
     assert listed["allowance"] == {name: 7 for name, _ in LIMITS} | {"at_limit": "step_down", "step_down_to": "chat"}
     assert (listed["name"], listed["role"], listed["user"]) == ("mail sorter", "power_user", None)
     assert (listed["use_cases"], listed["service_class"]) == (["mail", "night"], "interactive")
+    assert listed["data_class"] == "confidential"
     ends, began = (datetime.fromisoformat(listed[name]).timestamp() for name in ("expires", "created"))
     assert ends - began == pytest.approx(12 * 7 * 86_400, abs=2)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +13,19 @@ import pytest
 from appliance import pipeline, testimony
 from appliance.audit.record import Kind
 from appliance.config import Accounts, UseCase
-from appliance.core import Caller, Operation, Request, Role, Task
-from appliance.errors import AuditUnavailable
+from appliance.core import Caller, DataClass, Operation, Request, Role, Task
+from appliance.errors import (
+    AuditUnavailable,
+    BudgetExceeded,
+    HeldBack,
+    Loading,
+    NotProven,
+    Overloaded,
+    Refused,
+    UpstreamFailed,
+)
 from appliance.observe import Metrics
+from appliance.privacy.verdict import Held, Verdict
 from tests.fakes import journal
 
 
@@ -98,3 +110,106 @@ async def test_a_request_that_is_refused_since_nothing_can_be_written_counts_onc
         line.refused("req_1", caller, "chat", refused.value)
     assert records._health.wrote()["refused"] == 3
     archive.subjects.close()
+
+
+class _Burst:
+    """The way out, where everything is held back."""
+
+    def __init__(self) -> None:
+        self.asked: list[Request] = []
+
+    def helps(self, *_: Any) -> bool:
+        return True
+
+    async def answer(self, request: Request, refusal: Refused, reply: Any, record: Any, told: Any) -> None:
+        self.asked.append(request)
+        told.verdict = Verdict(DataClass.PERSONAL, {"secret": 1}, Held.SECRET)
+        told.held = "secret"
+        raise HeldBack("it holds a key", held="secret")
+
+
+class House:
+    """A pipeline whose house refuses, and all that came of it."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pipeline, "choose", lambda _, served: served)
+        self.monkeypatch = monkeypatch
+        self.archive = journal.archive(folder)
+        self.burst = _Burst()
+        self.books: Any = _Books()
+        self.proof: Any = SimpleNamespace(require=lambda: None, objection=lambda: None)
+        self.turns: Any = SimpleNamespace(enter=lambda *_: _Place())
+        self.noted: dict[bytes, bytes] = {}
+        self.request = Request(
+            "req_1", Caller("key_1", Role.USER, "anna"), Operation("chat", "/x", Task.CHAT, "messages"), "chat", b"{}",
+        )  # fmt: skip
+
+    def refuses(self, refusal: Refused) -> None:
+        """What the engine answers once it is asked."""
+
+        async def serve(*_: Any) -> None:
+            raise refusal
+
+        self.monkeypatch.setattr(pipeline, "serve", serve)
+
+    async def run(self) -> None:
+        fleet: Any = SimpleNamespace(find=lambda _: _Place.served)
+        log: Any = SimpleNamespace(write=lambda _: None)
+        reply: Any = SimpleNamespace(note=self.noted.update, begun=False)
+        witness = testimony.Testimony(self.archive, Accounts(), "3f9c2a71")
+        burst: Any = self.burst
+        line = pipeline.Pipeline(self.proof, fleet, self.turns, self.books, witness, Metrics(), log, burst)
+        await line.run(self.request, reply, lambda model: replace(self.request, model=model))
+
+    @property
+    def records(self) -> list[Any]:
+        written: Any = self.archive.journal
+        return list(written.records)
+
+
+@pytest.fixture
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    made = House(tmp_path, monkeypatch)
+    yield made
+    made.archive.subjects.close()
+
+
+async def test_why_a_request_stays_is_on_record_also_where_an_engine_was_asked_before(house: House) -> None:
+    house.refuses(UpstreamFailed("the engine failed", code="engine_failed"))
+    with pytest.raises(HeldBack):
+        await house.run()
+    intent, outcome, refusal = house.records
+    assert (intent["kind"], outcome["body"]["code"]) == ("intent", "engine_failed")
+    assert {name: refusal["body"][name] for name in ("class", "found", "held", "code", "request")} == {
+        "class": "personal", "found": {"secret": 1}, "held": "secret", "code": "held_back", "request": "req_1",
+    }  # fmt: skip
+
+
+async def test_what_leaves_in_place_of_a_smaller_model_is_asked_of_the_smaller_one(house: House) -> None:
+    async def reserve(want: Any) -> _Booking:
+        raise BudgetExceeded("used up", retry_after=60, step_down_to="small")
+
+    def enter(request: Request, _: Any) -> _Place:
+        if request.model == "small":
+            raise Overloaded("busy", code="overloaded", retry_after=1)
+        return _Place()
+
+    house.books.reserve, house.turns.enter = reserve, enter
+    with pytest.raises(HeldBack):
+        await house.run()
+    assert [each.model for each in house.burst.asked] == ["small"]
+    assert house.noted[b"x-appliance-stepped-down-from"] == b"chat"
+
+
+async def test_nothing_leaves_once_the_seal_is_not_proven_any_more(house: House) -> None:
+    def unproven() -> None:
+        raise NotProven("the last verification failed", code="not_proven")
+
+    def enter(*_: Any) -> _Place:
+        house.proof.require = unproven
+        raise Loading("it starts", code="loading", retry_after=1)
+
+    house.turns.enter = enter
+    with pytest.raises(NotProven):
+        await house.run()
+    assert house.burst.asked == []

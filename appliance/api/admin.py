@@ -89,10 +89,13 @@ def _issued(record: KeyRecord, key: str, status: int = 200) -> Response:
     return JSONResponse({**described(record), "key": key}, status, {"cache-control": "no-store"})
 
 
-async def small_body(request: Request) -> bytes:
-    """The body of an administrative request, of 64 KiB at most. Raises `BodyTooLarge`, `BadRequest`."""
+async def small_body(request: Request, most: int = _BODY_BYTES) -> bytes:
+    """The body of an administrative request, of 64 KiB at most if nothing else is said.
+
+    Raises `BodyTooLarge`, `BadRequest`.
+    """
     try:
-        return await read_body(request.receive, _BODY_BYTES)
+        return await read_body(request.receive, most)
     except CallerGone:
         raise BadRequest("the connection was closed before the body's end", code="invalid_json") from None
 

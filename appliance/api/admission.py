@@ -11,8 +11,8 @@ from appliance.accounts import roles
 from appliance.accounts.keys import PREFIX, Keyring, unknown
 from appliance.accounts.roles import Permission
 from appliance.config import UseCase
-from appliance.core import Caller, ServiceClass
-from appliance.errors import Unauthenticated
+from appliance.core import Caller, DataClass, ServiceClass, highest
+from appliance.errors import BadRequest, Unauthenticated
 
 Access = Permission | Literal["public"]
 """What a route states: the permission it needs, or that it needs none."""
@@ -91,24 +91,48 @@ def _presented(header: bytes, value: bytes) -> str:
 
 
 class Purpose(NamedTuple):
-    """What a request is for, and how urgent that makes it."""
+    """What a request is for, and what follows: how urgent it is, how sensitive at the least, where it may go."""
 
     use_case: str | None
     service_class: ServiceClass
+    data_class: DataClass
+    local_only: bool
 
 
-def use_case(scope: Scope, caller: Caller, known: Mapping[str, UseCase]) -> Purpose:
-    """What `X-Use-Case` names, and the class that follows: the use case's own, else the caller's.
+_PURPOSE = frozenset({b"x-use-case", b"x-data-class", b"x-route"})
+_CLASSES = {each.value.encode(): each for each in DataClass}
 
-    Raises `Forbidden` unless the use case is one of the config and of the caller's key.
+
+def purpose(scope: Scope, caller: Caller, known: Mapping[str, UseCase], floor: DataClass) -> Purpose:
+    """What `X-Use-Case`, `X-Data-Class` and `X-Route` say, beside what use case, key and config do.
+
+    Raises `Forbidden` unless the use case is one of the config and of the caller's key, `BadRequest` for a class or a
+    way that there isn't: what was meant to protect a request is never passed over.
     """
-    named = [value for header, value in scope["headers"] if header == b"x-use-case"]
-    if not named:
-        return Purpose(None, caller.service_class)
-    name = named[0].decode("latin-1")
-    if len(named) > 1 or name not in caller.use_cases or name not in known:
-        raise roles.not_allowed("use case")
-    return Purpose(name, known[name].service_class or caller.service_class)
+    said: dict[bytes, bytes] = {}
+    for header, value in scope["headers"]:
+        if header in _PURPOSE:
+            said[header] = b"" if header in said else value  # which of two counts, nobody could tell
+    service_class, data_class = caller.service_class, highest(floor, caller.data_class)
+    name = None
+    if b"x-use-case" in said:
+        name = said[b"x-use-case"].decode("latin-1")
+        if name not in caller.use_cases or name not in known:
+            raise roles.not_allowed("use case")
+        service_class = known[name].service_class or service_class
+        data_class = highest(data_class, known[name].data_class)
+    if b"x-data-class" in said:
+        wanted = _CLASSES.get(said[b"x-data-class"])
+        if wanted is None:
+            raise _unknown("X-Data-Class", f"must be one of {', '.join(DataClass)}")
+        data_class = highest(data_class, wanted)
+    if said.get(b"x-route", b"local") != b"local":
+        raise _unknown("X-Route", "must be local, or be left out")
+    return Purpose(name, service_class, data_class, b"x-route" in said)
+
+
+def _unknown(header: str, must: str) -> BadRequest:
+    return BadRequest(f"the header {header} {must}, and be sent once", code="invalid_value", param=header)
 
 
 class Guarded:

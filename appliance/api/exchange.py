@@ -18,10 +18,10 @@ from appliance.accounts.reader import Reader
 from appliance.accounts.roles import Permission
 from appliance.accounts.watch import Watch
 from appliance.api import envelope
-from appliance.api.admission import Purpose, Tokens, admit, use_case
+from appliance.api.admission import Purpose, Tokens, admit, purpose
 from appliance.api.bodies.base import Body, Bound, parse
 from appliance.audit.archive import Archive
-from appliance.config import Accounts, Limits
+from appliance.config import Accounts, Limits, Privacy
 from appliance.config.audit import Audit
 from appliance.core import Caller, Dialect, Operation, Request
 from appliance.dispatch.turns import priority_of
@@ -29,6 +29,7 @@ from appliance.engines.fleet import Fleet
 from appliance.errors import BodyTooLarge, Loading, Refused
 from appliance.observe import Metrics
 from appliance.pipeline import Pipeline
+from appliance.privacy.guard import Guard
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _STREAM_HEAD = [
@@ -62,7 +63,10 @@ class House:
     usage: Reader
     archive: Archive
     audit: Audit
+    privacy: Privacy
     identity: Tokens | None = None
+    guard: Guard | None = None
+    """The privacy gate; None where nothing may leave."""
 
     def logged(self, id_: str) -> str:
         """A request's id as it stands in every log: see `audit.hidden`."""
@@ -111,12 +115,12 @@ class HttpReply:
         self._send = send
         self._id = id_
         self._dialect = dialect
-        self._noted: tuple[tuple[bytes, bytes], ...] = ()
+        self._noted: dict[bytes, bytes] = {}
         self.begun = False
 
     def note(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send `headers`, too, at the head of what comes."""
-        self._noted += tuple(headers)
+        """Send `headers`, too, at the head of what comes; of one name the last."""
+        self._noted.update(headers)
 
     async def whole(self, body: bytes) -> None:
         """Send a JSON answer under 200."""
@@ -125,7 +129,7 @@ class HttpReply:
     async def begin(self) -> None:
         """Send the head of an event stream."""
         self.begun = True
-        headers = [*_STREAM_HEAD, (b"x-request-id", self._id.encode()), *self._noted]
+        headers = [*_STREAM_HEAD, (b"x-request-id", self._id.encode()), *self._noted.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def frames(self, data: bytes) -> None:
@@ -151,7 +155,7 @@ class HttpReply:
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"x-request-id", self._id.encode()),
-            *self._noted,
+            *self._noted.items(),
         ]
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
@@ -176,9 +180,9 @@ class Exchange(Response):
         request = None
         try:
             caller = await admit(scope, self.permission, house)
-            purpose = use_case(scope, caller, house.accounts.use_cases)
+            wanted = purpose(scope, caller, house.accounts.use_cases, house.privacy.floor)
             raw = await read_body(receive, house.limits.body_bytes)
-            asked = partial(self._request, house.logged(id_), caller, purpose, raw)
+            asked = partial(self._request, house.logged(id_), caller, wanted, raw)
             request = asked()
             await while_listened_to(receive, house.pipeline.run(request, reply, asked))
         except Refused as refusal:
@@ -201,7 +205,7 @@ class Exchange(Response):
             logging.getLogger("appliance.api").error("request %s: %s at %s", *told)
             await reply.refuse(Failed("the appliance failed; the log has more under this request's id"))
 
-    def _request(self, id_: str, caller: Caller, purpose: Purpose, raw: bytes, model: str | None = None) -> Request:
+    def _request(self, id_: str, caller: Caller, wanted: Purpose, raw: bytes, model: str | None = None) -> Request:
         """What `raw` asks for, of `model` instead of the one that it names."""
         body = parse(self._body, raw)
         if model is not None:
@@ -209,7 +213,7 @@ class Exchange(Response):
         served = self._house.fleet.find(body.model)
         body.check(Bound(self._house.limits, served.context_length))
         model, usage_wanted = body.model, body.wants_usage()  # before `payload` sets what is ours to set
-        priority = priority_of(purpose.service_class, served)
+        priority = priority_of(wanted.service_class, served)
         payload = body.payload(served.upstream_name, served.default_tokens, priority)
         prompt, completion = body.most_tokens(payload, served.context_length)
         return Request(
@@ -223,8 +227,10 @@ class Exchange(Response):
             payload=payload,
             most_prompt_tokens=prompt,
             most_completion_tokens=completion,
-            use_case=purpose.use_case,
-            service_class=purpose.service_class,
+            use_case=wanted.use_case,
+            service_class=wanted.service_class,
+            data_class=wanted.data_class,
+            local_only=wanted.local_only,
         )
 
 

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from appliance.accounts.roles import Permission
-from appliance.api import admin, audit, envelope, pages, usage
+from appliance.api import admin, audit, envelope, pages, policy, usage
 from appliance.api.admission import Access, Guarded
 from appliance.api.bodies import anthropic, chat, embeddings, responses
 from appliance.api.bodies.base import Body
@@ -84,6 +84,7 @@ ROUTES: dict[tuple[str, str], Access] = {
     ("GET", "/admin/audit/reveals/{id}"): Permission.REVEAL,
     ("GET", "/admin/audit/reveals/{id}/records/{seq}"): Permission.REVEAL,
     ("POST", "/admin/audit/reveals/{id}/approve"): Permission.REVEAL,
+    ("POST", "/admin/policy/explain"): Permission.EXPLAIN_POLICY,
     ("GET", "/health/live"): "public",
     ("GET", "/health/ready"): "public",
     ("GET", "/metrics"): "public",  # model names and counts only
@@ -144,8 +145,9 @@ def build(house: House, version: str) -> Door:
     admin.add(app, house)
     usage.add(app, house)
     audit.add(app, house)
+    policy.add(app, house)
     _add_health(app, house)
-    pages.add(app, [*(route.body for route in MODEL_ROUTES), *admin.BODIES, *audit.BODIES])
+    pages.add(app, [*(route.body for route in MODEL_ROUTES), *admin.BODIES, *audit.BODIES, *policy.BODIES])
     _add_errors(app, house)
     guard(app, house)
     return app

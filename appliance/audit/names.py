@@ -4,8 +4,8 @@ from __future__ import annotations
 
 ACTS = (
     "config.apply", "egress.verdict", "erase", "export", "hold", "holds.repair", "keys.create", "keys.lend",
-    "keys.revoke", "keys.rotate", "read", "release", "report", "retention", "reveal.approve", "reveal.ask",
-    "reveal.show", "reveal.unseal", "start", "stop",
+    "keys.revoke", "keys.rotate", "lists.change", "lists.show", "policy.explain", "read", "release", "report",
+    "retention", "reveal.approve", "reveal.ask", "reveal.show", "reveal.unseal", "start", "stop",
 )  # fmt: skip
 INCIDENTS = (
     "audit_broken", "audit_key_changed", "audit_no_record", "audit_note_lost", "audit_torn", "audit_unwritable",

@@ -57,8 +57,8 @@ def create(options: argparse.Namespace) -> int:
     allowance = {name: value for name in names if (value := getattr(options, name)) is not None}
     wanted: dict[str, Any] = {
         "name": options.name, "user": options.user, "team": options.team, "role": options.role,
-        "use_cases": options.use_case, "service_class": options.service_class, "allowance": allowance or None,
-        "expires_in_days": _days(options.expires),
+        "use_cases": options.use_case, "service_class": options.service_class, "data_class": options.data_class,
+        "allowance": allowance or None, "expires_in_days": _days(options.expires),
     }  # fmt: skip
     order = parse(NewKey, json.dumps(wanted).encode()).order(time.time())
     check(order, loaded.settings.accounts, loaded.settings.models)
@@ -84,7 +84,7 @@ def list_(options: argparse.Namespace) -> int:
     if options.json:
         write(json.dumps(rows, indent=1))
         return OK
-    columns = ("id", "state", "role", "user", "team", "service_class", "expires", "name")
+    columns = ("id", "state", "role", "user", "team", "service_class", "data_class", "expires", "name")
     table = [[column.replace("_", " ") for column in columns]]
     table += [[str(row[column] or "-") for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

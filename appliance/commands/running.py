@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from appliance.commands import FAILED, OK, write
@@ -78,6 +79,22 @@ def status(options: argparse.Namespace) -> int:
     return OK if ready and not status["egress"]["verify"]["refuses"] else FAILED
 
 
+def gate(standing: Mapping[str, Any] | None) -> list[str]:
+    """What left the house since the start, and what stayed; nothing where nothing may leave."""
+    from appliance.console import alarm
+
+    if standing is None:
+        return []
+    if standing["gone"]:
+        return [alarm("gate      has ended, so nothing leaves the house until the appliance is started again")]
+    answered, held, masked = (
+        ", ".join(f"{name} {count}" for name, count in sorted(standing[which].items(), key=lambda each: -each[1]))
+        for which in ("answered", "held", "masked")
+    )
+    shown = [f"gate      answered outside: {answered or 'none'}; stayed: {held or 'none'}"]
+    return shown + ([f"          replaced by placeholders: {masked}"] if masked else [])
+
+
 def lines(status: dict[str, Any]) -> list[str]:
     """What `appliance status` shows."""
     from appliance.console import alarm
@@ -107,6 +124,7 @@ def lines(status: dict[str, Any]) -> list[str]:
     shown += [alarm(f"{name:<9} {trouble}") for name, trouble in outward.items() if trouble]
     if status["identity"] and status["identity"]["trouble"]:
         shown.append(alarm(f"identity  its keys could not be fetched: {status['identity']['trouble']}"))
+    shown += gate(status["gate"])
     for name, model in status["models"].items():
         state = model["state"] + (f" ({model['stage']})" if model.get("stage") else "")
         about = f"{model['card']}, {model['requests']} requests now" if "card" in model else ""

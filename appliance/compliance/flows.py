@@ -20,6 +20,7 @@ from appliance.config import (
     Listen,
     LocalModel,
     Postgresql,
+    Privacy,
     Provider,
     RemoteModel,
     Section,
@@ -29,7 +30,7 @@ from appliance.config import (
     Timestamps,
 )
 
-_INWARD = {"certificate", "key", "ca", "models_folder", "environment", "preparation_environment"}
+_INWARD = {"certificate", "key", "ca", "models_folder", "environment", "preparation_environment", "rampart"}
 """Files and folders that are read, and never written with anything of a request."""
 _NAMED_OUTWARD = re.compile(r"(.*_)?(url|uri|endpoint|host|address|server|socket|folder|path|file)")
 
@@ -151,7 +152,14 @@ def _endpoint(where: str, model: RemoteModel, _: Config) -> Iterator[Flow]:
 
 def _provider(where: str, provider: Provider, _: Config) -> Iterator[Flow]:
     name = where.rpartition(".")[2]
-    yield Flow("provider", name, provider.url, Where.OUTSIDE, (f"{where}.url",), ("tls", "cleared", "no_identity"))
+    yield Flow(
+        "provider", name, provider.url, Where.OUTSIDE, (f"{where}.url",), ("tls", "cleared", "no_identity"),
+        {"region": provider.region or "?", "agreement": provider.agreement or "?"},
+    )  # fmt: skip
+
+
+def _lists(where: str, _: Privacy, config: Config) -> Iterator[Flow]:
+    yield Flow("lists", "", str(config.lists), Where.HERE, (f"{where}.lists",), ("private", "encrypted"))
 
 
 def _store(_: str, store: Store, config: Config) -> Iterator[Flow]:
@@ -210,6 +218,7 @@ _TELLING: Mapping[type[Section], Callable[[str, Any, Config], Iterator[Flow]]] =
     LocalModel: _engine,
     RemoteModel: _endpoint,
     Provider: _provider,
+    Privacy: _lists,
     Store: _store,
     Postgresql: _postgresql,
     Identity: _identity,
@@ -218,6 +227,6 @@ _TELLING: Mapping[type[Section], Callable[[str, Any, Config], Iterator[Flow]]] =
     Shipping: _shipping,
 }
 _ORDER = (
-    "gateway", "engine", "endpoint", "provider", "store", "log", "content", "subjects", "access_log",
+    "gateway", "engine", "endpoint", "provider", "lists", "store", "log", "content", "subjects", "access_log",
     "appliance_log", "metrics", "proofs", "identity", "timestamps", "shipping",
 )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from appliance.commands import keys, usage
-from appliance.core import Role, ServiceClass
+from appliance.core import DataClass, Role, ServiceClass
 from appliance.grammar.command import add
 
 _KEYS_CREATE = """\
@@ -52,6 +52,8 @@ def add_to(top: Any) -> None:
     classes = [each.value for each in ServiceClass]
     command.add_argument("--class", dest="service_class", choices=classes, default=ServiceClass.STANDARD.value,
         help="how urgent its requests are (default: %(default)s)")  # fmt: skip
+    command.add_argument("--data-class", choices=[each.value for each in DataClass],
+        help="how sensitive they are at the least (default: privacy.floor of the config)")  # fmt: skip
     command.add_argument("--expires", type=keys.duration, metavar="TIME", help="in 90d, 12w, 24h or 30m")
     for name, kind in keys.LIMITS:
         option, unit = f"--{name.replace('_', '-')}", "EUROS" if kind is float else "NUMBER"

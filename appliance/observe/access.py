@@ -51,6 +51,7 @@ class AccessLog:
                 "key": self._persons.caller(request.caller),
                 "model": request.model,
                 "operation": request.operation.name,
+                "provider": record.provider,
                 "outcome": record.outcome,
                 "status": record.status,
                 "prompt_tokens": record.usage.prompt_tokens,

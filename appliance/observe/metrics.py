@@ -118,6 +118,15 @@ class _AuditCollector(Collector):
         )  # fmt: skip
 
 
+class _GateCollector(Collector):
+    def __init__(self, describe: Callable[[], Mapping[str, float]]) -> None:
+        self._describe = describe
+
+    def collect(self) -> Iterator[Metric]:
+        for what, value in self._describe().items():
+            yield GaugeMetricFamily(f"appliance_gate_{what}", "What the privacy gate tells of itself.", value=value)
+
+
 class _OutwardCollector(Collector):
     def __init__(self, describe: Mapping[str, Callable[[], Mapping[str, float]]]) -> None:
         self._describe = describe
@@ -178,6 +187,20 @@ class Metrics:
             "appliance_shed", "Requests refused at once, since they would have waited too long.",
             ["model", "service_class"], registry=self.registry,
         )  # fmt: skip
+        self.bursts = Counter(
+            "appliance_bursts", "Requests that left the house.", ["provider", "outcome"], registry=self.registry
+        )
+        self.held = Counter(
+            "appliance_held", "Requests that the house couldn't answer and that may not leave it.", ["reason"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.masked = Counter(
+            "appliance_masked", "Values that were replaced in requests that left.", ["kind"], registry=self.registry
+        )
+        self.restored = Counter(
+            "appliance_placeholders", "Placeholders in answers from outside: known, or made up by the model.",
+            ["what"], registry=self.registry,
+        )  # fmt: skip
         # looking labels up took longer than counting; models and operations are few, so all are kept
         self._labelled: dict[tuple[str, str], _Labelled] = {}
 
@@ -197,9 +220,21 @@ class Metrics:
         """Show with each scrape how the audit log is, as `Journal.describe` tells."""
         self.registry.register(_AuditCollector(describe))
 
+    def watch_gate(self, describe: Callable[[], Mapping[str, float]]) -> None:
+        """Show with each scrape how the privacy gate is, as `Guard.describe` tells."""
+        self.registry.register(_GateCollector(describe))
+
     def watch_outward(self, describe: Mapping[str, Callable[[], Mapping[str, float]]]) -> None:
         """Show with each scrape how shipping and timestamps are, as they themselves tell."""
         self.registry.register(_OutwardCollector(describe))
+
+    def outside(self) -> dict[str, dict[str, int]]:
+        """Since the start: requests `answered` outside by provider, `held` by reason, values `masked` by kind."""
+        return {
+            "answered": _counts(self.bursts, "provider", outcome="answered"),
+            "held": _counts(self.held, "reason"),
+            "masked": _counts(self.masked, "kind"),
+        }
 
     def open(self, request: Request) -> Record:
         """Begin to measure a request."""
@@ -231,3 +266,12 @@ class Metrics:
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _counts(counter: Counter, label: str, **only: str) -> dict[str, int]:
+    return {
+        sample.labels[label]: int(sample.value)
+        for metric in counter.collect()
+        for sample in metric.samples
+        if all(sample.labels[name] == value for name, value in only.items())
+    }

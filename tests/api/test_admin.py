@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from appliance.core import Role
+from appliance.core import DataClass, Role
 from appliance.errors import BooksUnavailable
 from tests.fakes.office import Office, office
 
@@ -24,7 +24,8 @@ def room(tmp_path: Path) -> Iterator[Office]:
 
 WHOLE: dict[str, Any] = {
     "name": "mail sorter", "user": "Änne O'Hara", "team": "sales", "role": "power_user", "use_cases": ["night", "mail"],
-    "service_class": "batch", "allowance": {"tokens_per_day": 500, "euros_per_month": 12.5}, "expires_in_days": 90,
+    "service_class": "batch", "data_class": "confidential",
+    "allowance": {"tokens_per_day": 500, "euros_per_month": 12.5}, "expires_in_days": 90,
 }  # fmt: skip
 
 
@@ -41,6 +42,7 @@ async def test_a_key_is_made_shown_once_and_opens(room: Office) -> None:
     assert shown == {
         "id": shown["id"], "object": "key", "state": "active", "name": "mail sorter", "user": "Änne O'Hara",
         "team": "sales", "role": "power_user", "use_cases": ["mail", "night"], "service_class": "batch",
+        "data_class": "confidential",
         "allowance": {"tokens_per_day": 500, "euros_per_month": 12.5, "at_limit": "reject"},
         "created": shown["created"], "created_by": admin.id, "expires": shown["expires"], "revoked": None,
         "previous_until": None, "issued": shown["created"], "issued_by": [admin.id],
@@ -54,7 +56,8 @@ async def test_a_key_is_made_shown_once_and_opens(room: Office) -> None:
     async with room.client(key, **{"x-use-case": "mail"}) as client:
         chat = {"model": "chat", "messages": [{"role": "user", "content": "x"}]}
         assert (await client.post("/v1/chat/completions", json=chat)).status_code == 200
-    assert room.pipeline.ran[-1].caller.user == "Änne O'Hara"
+    (asked,) = room.pipeline.ran
+    assert (asked.caller.user, asked.data_class) == ("Änne O'Hara", DataClass.CONFIDENTIAL)
 
 
 @pytest.mark.parametrize("name", ["Änne  Groß", "A\u0308nne Groß", " Änne Groß "])
@@ -104,6 +107,8 @@ REFUSED: list[tuple[object, str | None]] = [
     ({"use_cases": ["mail", "Night!"]}, "use_cases[1]"),
     ({"use_cases": ["gone"]}, "use_cases"),
     ({"service_class": "urgent"}, "service_class"),
+    ({"data_class": "secret"}, "data_class"),
+    ({"data_class": ["public"]}, "data_class"),
     ({"allowance": {"tokens_per_day": 0}}, "allowance.tokens_per_day"),
     ({"allowance": {"tokens_per_day": "5"}}, "allowance.tokens_per_day"),
     ({"allowance": {"tokens": 5}}, "allowance.tokens"),

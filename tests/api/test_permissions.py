@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +20,11 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from appliance.accounts import keys
 from appliance.accounts.keys import KeyRecord, Keyring, unknown
 from appliance.accounts.roles import PERMISSIONS, Permission
-from appliance.api.admission import Guarded, authenticate, use_case
+from appliance.api.admission import Guarded, authenticate, purpose
 from appliance.api.routes import ROUTES, guard
-from appliance.core import Caller, Role, ServiceClass
-from appliance.errors import Forbidden, Unauthenticated
+from appliance.config import Accounts, Privacy, UseCase
+from appliance.core import Caller, DataClass, Role, ServiceClass
+from appliance.errors import BadRequest, Forbidden, Unauthenticated
 from tests.fakes.office import Office, office, routes_of
 
 NEEDS = [(method, path) for (method, path), access in ROUTES.items() if access != "public"]
@@ -130,7 +132,7 @@ async def test_auditors_audit_and_do_nothing_else(room: Office) -> None:
     async with room.client(key) as client:
         for method, path in NEEDS:
             status = (await client.request(method, concrete(path), json={})).status_code
-            assert (status == 403) is not path.startswith("/admin/audit"), path
+            assert (status == 403) is not path.startswith(("/admin/audit", "/admin/policy")), path
 
 
 async def test_public_routes_need_nothing_and_a_wrong_key_does_not_close_them(room: Office) -> None:
@@ -228,7 +230,7 @@ async def test_no_key_at_all_says_how_to_send_one(room: Office, sent: list[tuple
         assert (answer.status_code, answer.json()["error"]["code"]) == (401, "missing_api_key")
 
 
-NAMES = st.sampled_from([b"authorization", b"x-api-key", b"x-use-case", b"host"])
+NAMES = st.sampled_from([b"authorization", b"x-api-key", b"x-use-case", b"x-data-class", b"x-route", b"host"])
 VALUES = st.one_of(st.binary(max_size=80), st.binary(max_size=80).map(lambda value: b"Bearer " + value))
 
 
@@ -239,8 +241,10 @@ async def test_no_bytes_in_headers_open_or_break_anything(headers: list[tuple[by
     ring.confirm(0.0)
     with pytest.raises(Unauthenticated):
         await authenticate({"headers": headers}, SimpleNamespace(keys=ring, watch=None, identity=_Tokens()))
-    with contextlib.suppress(Forbidden):
-        use_case({"headers": headers}, Caller("key_1", use_cases=frozenset({"mail"})), {})
+    with contextlib.suppress(Forbidden, BadRequest):
+        caller = Caller("key_1", use_cases=frozenset({"mail"}))
+        found = purpose({"headers": headers}, caller, {}, DataClass.CONFIDENTIAL)
+        assert found.data_class.rank >= DataClass.CONFIDENTIAL.rank
 
 
 class _Tokens:
@@ -310,13 +314,79 @@ async def test_any_other_use_case_is_the_same_403(room: Office, named: list[str]
     assert not room.pipeline.ran
 
 
+# how sensitive it is, and where it may go
+
+
+CLASSES: list[DataClass | None] = [None, *DataClass]
+
+
+@pytest.mark.parametrize(("of_key", "of_use_case"), list(itertools.product(CLASSES, CLASSES)))
+async def test_of_all_that_say_how_sensitive_a_request_is_the_highest_counts(
+    room: Office, of_key: DataClass | None, of_use_case: DataClass | None
+) -> None:
+    """Config, key, use case and header: none of them lowers what another says."""
+    room.house.accounts = Accounts(use_cases={"mail": UseCase(data_class=of_use_case)})
+    _, key = await room.key(use_cases=frozenset({"mail"}), data_class=of_key)
+    expected, asked = [], itertools.product(DataClass, CLASSES, (False, True))
+    async with room.client(key) as client:
+        for floor, header, named in asked:
+            room.house.privacy = Privacy(floor=floor)
+            headers: dict[str, str] = {"x-data-class": header} if header is not None else {}
+            headers |= {"x-use-case": "mail"} if named else {}
+            assert (await client.post("/v1/chat/completions", json=CHAT, headers=headers)).status_code == 200
+            said = [floor, of_key, header, of_use_case if named else None]
+            expected.append(max(CLASSES.index(each) for each in said) - 1)
+    assert [each.data_class.rank for each in room.pipeline.ran] == expected
+    assert len(expected) == 40
+
+
+async def send(room: Office, *headers: tuple[str, str]) -> httpx.Response:
+    _, key = await room.key()
+    async with room.client(key) as client:
+        return await client.post("/v1/chat/completions", json=CHAT, headers=list(headers))
+
+
+async def test_an_app_can_demand_an_answer_from_the_house(room: Office) -> None:
+    assert (await send(room)).status_code == (await send(room, ("x-route", "local"))).status_code == 200
+    assert [each.local_only for each in room.pipeline.ran] == [False, True]
+
+
+@pytest.mark.parametrize("sent", [
+    [("x-data-class", "secret")], [("x-data-class", "Personal")], [("x-data-class", "")],
+    [("x-data-class", "public, personal")], [("x-data-class", "personal"), ("x-data-class", "personal")],
+    [("x-data-class", "public"), ("x-data-class", "personal")],
+])  # fmt: skip
+async def test_a_class_that_there_is_not_is_refused_by_name(room: Office, sent: list[tuple[str, str]]) -> None:
+    answer = await send(room, *sent)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == {
+        "message": "the header X-Data-Class must be one of public, internal, confidential, personal, and be sent once",
+        "type": "invalid_request_error", "param": "X-Data-Class", "code": "invalid_value",
+    }  # fmt: skip
+    assert not room.pipeline.ran
+
+
+@pytest.mark.parametrize("sent", [
+    [("x-route", "cloud")], [("x-route", "Local")], [("x-route", "")], [("x-route", "local"), ("x-route", "local")],
+])  # fmt: skip
+async def test_any_other_route_is_refused_by_name(room: Office, sent: list[tuple[str, str]]) -> None:
+    answer = await send(room, *sent)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Route")
+    assert answer.json()["error"]["message"] == "the header X-Route must be local, or be left out, and be sent once"
+    assert not room.pipeline.ran
+
+
 async def test_the_body_can_not_set_the_class(room: Office) -> None:
     _, key = await room.key()
     async with room.client(key) as client:
-        for field in ({"priority": -10}, {"service_class": "interactive"}, {"service_tier": "priority"}):
+        for field in (
+            {"priority": -10}, {"service_class": "interactive"}, {"service_tier": "priority"}, {"data_class": "public"},
+            {"local_only": False},
+        ):  # fmt: skip
             await client.post("/v1/chat/completions", json=CHAT | field)
     for request in room.pipeline.ran:
         assert request.service_class is ServiceClass.STANDARD
+        assert request.data_class is Privacy().floor
         assert b"priority" not in request.payload
         assert b"service_" not in request.payload
 

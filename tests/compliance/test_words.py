@@ -24,6 +24,8 @@ from appliance.compliance.log import Log, Sum
 from appliance.compliance.proofs import Proofs
 from appliance.compliance.verification import Verification
 from appliance.compliance.words import TEXTS, Language, Words
+from appliance.config import Privacy, Rule
+from appliance.core import DataClass
 from tests.compliance import sample
 from tests.compliance.text import plain
 
@@ -108,8 +110,13 @@ def test_every_text_is_used_by_some_report(good: Facts, bad: Facts) -> None:
     insight.reads["d", "p_1", "auditor"] = Looks(look, look.at, about=Counter(map(str, range(99))))
     asked = replace(good, log=Log(insight=insight))
     besides = replace(good, flows=[*good.flows, Flow("unknown", "x", "y", Where.UNKNOWN, ())])
-    for facts in (good, bad, broken, unsigned, silent, alone, nothing, odd, calm, without(good), gone, fewer, over,
-                  early, fresh, asked, besides, never, replace(good, coverage=whole), *stamped):  # fmt: skip
+    rule = {"purpose": "Briefe", "regions": ["eu"], "agreement": "AVV 1"}
+    rules = [Rule(data_class=DataClass.PERSONAL, use_case="angebote", may="pseudonymise", **rule),
+             Rule(data_class=DataClass.PUBLIC, may="send", **rule)]  # fmt: skip
+    privacy = Privacy(floor=DataClass.PUBLIC, policy=rules)
+    opened = replace(good, settings=good.settings.model_copy(update={"privacy": privacy}))
+    for facts in (opened, good, bad, broken, unsigned, silent, alone, nothing, odd, calm, without(good), gone, fewer,
+                  over, early, fresh, asked, besides, never, replace(good, coverage=whole), *stamped):  # fmt: skip
         compose(facts, Listening(Language.GERMAN, BERLIN), "sum")
     things = re.compile(
         r"(month|flow|protection|where|role|route|outcome|end|act|told|incident|time|code|error|kind|order)\.|.*\.one$"

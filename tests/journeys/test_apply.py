@@ -186,6 +186,7 @@ BAD: list[tuple[str, Change, str]] = [
     ("an unknown setting", _serve("two", batch=1), "models.chat.batch: unknown setting; did you mean `batching`?"),
     ("another port", _set("listen", port=1), "listen: changes only with a restart"),
     ("another seal", _set("egress", seal="best-effort"), "egress: changes only with a restart"),
+    ("another class", _set("privacy", floor="personal"), "privacy: changes only with a restart"),
     ("another limit of the server itself", _set("limits", connections=7), "change only with a restart"),
     (
         "another state folder",

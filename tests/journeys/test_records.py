@@ -75,7 +75,7 @@ def test_who_asked_what_model_is_on_record_and_what_came_of_it_and_nothing_that_
         "tax",
         "user",
     )
-    assert (first["route"], first["model"], first["class"], first["stream"]) == ("local", "chat", "unclassified", False)
+    assert (first["route"], first["model"], first["class"], first["stream"]) == ("local", "chat", "internal", False)
     assert first["request"] == answer_id(first)
     assert first["subject"] == second["subject"] == third["subject"] != fourth["subject"]
     assert (whole["outcome"], whole["status"], whole["finish"]) == ("answered", 200, "length") or whole[

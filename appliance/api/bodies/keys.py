@@ -13,7 +13,7 @@ from appliance.accounts.registry import KeyOrder
 from appliance.api.bodies.base import Items, Part, Text, refuse
 from appliance.config import Allowance
 from appliance.config.accounts import PersonName, UseCaseName, printable
-from appliance.core import Role, ServiceClass
+from appliance.core import DataClass, Role, ServiceClass
 from appliance.names import proper
 
 _DAY = 86_400.0
@@ -70,6 +70,11 @@ class NewKey(Ending):
     role: Role = Field(Role.USER, description="See the table of roles.")
     use_cases: Items[UseCaseName] = Field([], description="What it may name in `X-Use-Case`, of `accounts.use_cases`.")
     service_class: ServiceClass = Field(ServiceClass.STANDARD, description="`interactive`, `standard` or `batch`.")
+    data_class: DataClass | None = Field(
+        None,
+        description="The least class of what it asks: `public`, `internal`, `confidential`, `personal`; `null`: "
+        "`privacy.floor` of the config.",
+    )
     allowance: Allowance | None = Field(
         None, description="What it may use, instead of `accounts.each_key`; fields as in `Allowance` of the config."
     )
@@ -83,6 +88,7 @@ class NewKey(Ending):
             role=self.role,
             use_cases=frozenset(self.use_cases),
             service_class=self.service_class,
+            data_class=self.data_class,
             allowance=self.allowance,
             expires=self.ends(now),
         )
@@ -109,6 +115,7 @@ def described(record: KeyRecord) -> dict[str, Any]:
         "role": record.role,
         "use_cases": sorted(record.use_cases),
         "service_class": record.service_class,
+        "data_class": record.data_class,
         "allowance": record.allowance.model_dump(exclude_none=True) if record.allowance is not None else None,
         "created": _written(record.created),
         "created_by": record.created_by,
@@ -125,6 +132,7 @@ def terms(key: KeyOrder | KeyRecord) -> dict[str, Any]:
     told: dict[str, Any] = {
         "role": str(key.role),
         "service_class": str(key.service_class),
+        "data_class": key.data_class and str(key.data_class),
         "team": key.team,
         "use_cases": sorted(key.use_cases),
         "expires": _written(key.expires),

@@ -25,6 +25,7 @@ def processing(facts: Facts, words: Words) -> Iterator[Block]:
     ])  # fmt: skip
     for flow in facts.flows:
         yield from _flow(flow, words)
+    yield from _rules(facts, words)
     yield from _use_cases(facts, words)
 
 
@@ -61,6 +62,26 @@ def _protection(flow: Flow, words: Words) -> Text:
         parts += ["; "] if parts else []
         parts.append(Strong(said) if each == "clear" else said)
     return tuple(parts)
+
+
+def _rules(facts: Facts, words: Words) -> Iterator[Block]:
+    yield Heading(words("rules.title"), 2)
+    rules = facts.settings.privacy.policy
+    if not rules:
+        yield Paragraph(words("rules.none"))
+        return
+    names = ("class", "case", "may", "purpose", "where")
+    yield Table(
+        [words(f"rules.{name}") for name in names],
+        [14, 14, 16, 30, 26],
+        [
+            (
+                Code(rule.data_class), words("rules.case.all") if rule.use_case == "*" else Code(rule.use_case),
+                words(f"rules.may.{rule.may}"), rule.purpose, f"{', '.join(rule.regions)}; {rule.agreement}",
+            )
+            for rule in rules
+        ],
+    )  # fmt: skip
 
 
 def _use_cases(facts: Facts, words: Words) -> Iterator[Block]:
