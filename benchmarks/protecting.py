@@ -17,6 +17,7 @@ from appliance.privacy.asked import Asked
 from appliance.privacy.detect.detector import Detector
 from appliance.privacy.detect.patterns import patterns
 from appliance.privacy.gate import Gate
+from appliance.privacy.here import Here
 from appliance.privacy.kinds import Span
 from appliance.privacy.restore import Restorer
 from appliance.privacy.verdict import Held
@@ -130,25 +131,6 @@ def restore_us(chunks: int = 200_000) -> float:
         if restorer.restored != len(originals):
             raise RuntimeError("the restorer left a placeholder")
     return seconds / done * 1e6
-
-
-class Here:
-    """The detectors in this process, as the gate asks them."""
-
-    def __init__(self, detector: Detector) -> None:
-        self._detector = detector
-
-    async def find(self, texts: Sequence[str], *, strict: bool = False) -> list[list[Span]]:
-        """See `Detect`."""
-        return [self._detector.find(text, strict=strict) for text in texts]
-
-    async def language(self, texts: Sequence[str]) -> list[str]:
-        """See `Detect`."""
-        return [self._detector.language(text) for text in texts]
-
-    async def known(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        """See `Detect`."""
-        return [self._detector.known(text) for text in texts]
 
 
 def gate(detector: Detector, privacy: Privacy | None = None) -> Gate:

@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,6 @@ from appliance.errors import ApplianceError, BadRequest, Conflict, NotRunning
 if TYPE_CHECKING:
     from appliance.config import Config
     from appliance.privacy.asked import Asked
-    from appliance.privacy.detect.detector import Detector
-    from appliance.privacy.kinds import Span
 
 _WIDTH = 100
 _GRACE = 5.0
@@ -93,6 +91,7 @@ def _here(config: Config, asked: Asked) -> dict[str, Any]:
     from appliance.api.bodies.policy import explained
     from appliance.privacy.detect.detector import Detector
     from appliance.privacy.gate import Gate
+    from appliance.privacy.here import Here
     from appliance.privacy.site.lists import Lists
 
     settings = config.settings
@@ -100,24 +99,8 @@ def _here(config: Config, asked: Asked) -> dict[str, Any]:
     detectors = settings.privacy.detectors.model_copy(update={"rampart": rampart and config.path(rampart)})
     detector = Detector(detectors, Lists(config.lists).every())
     key = Ed25519PrivateKey.generate()  # clears nothing: no outlet knows it
-    gate = Gate(settings.privacy, settings.egress.providers, _Detect(detector), key)
+    gate = Gate(settings.privacy, settings.egress.providers, Here(detector), key)
     return explained(asyncio.run(gate.explain(asked)), settings.privacy, words=True)
-
-
-class _Detect:
-    """The detectors as the gate asks them, in this very process."""
-
-    def __init__(self, detector: Detector) -> None:
-        self._detector = detector
-
-    async def find(self, texts: Sequence[str], *, strict: bool = False) -> list[list[Span]]:
-        return [self._detector.find(text, strict=strict) for text in texts]
-
-    async def language(self, texts: Sequence[str]) -> list[str]:
-        return [self._detector.language(text) for text in texts]
-
-    async def known(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        return [self._detector.known(text) for text in texts]
 
 
 def _lines(shown: dict[str, Any], config: Config, where: str) -> Iterator[str]:

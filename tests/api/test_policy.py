@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from appliance.config import Privacy, Provider, Rule
 from appliance.core import DataClass, Role
 from appliance.privacy.asked import Asked, Explanation
 from appliance.privacy.gate import Gate
-from appliance.privacy.kinds import Span
+from appliance.privacy.here import Here
 from appliance.privacy.verdict import Held, Verdict
 from tests.fakes.detector import Detector
 from tests.fakes.office import Office, office
@@ -25,27 +25,11 @@ PRIVACY = Privacy(policy=[Rule(data_class=DataClass.PERSONAL, **RULE)])
 NEAR = Provider(url="https://api.example.com/v1", region="eu", agreement="DPA 1")
 
 
-class Detect:
-    """The tests' detector, as the gate asks it."""
-
-    def __init__(self) -> None:
-        self._detector = Detector(None, ())
-
-    async def find(self, texts: Sequence[str], *, strict: bool = False) -> list[list[Span]]:
-        return [self._detector.find(text, strict=strict) for text in texts]
-
-    async def language(self, texts: Sequence[str]) -> list[str]:
-        return [self._detector.language(text) for text in texts]
-
-    async def known(self, texts: Sequence[str]) -> list[list[tuple[int, int]]]:
-        return [self._detector.known(text) for text in texts]
-
-
 class Guard:
     """The real gate in this very process, and what it was asked."""
 
     def __init__(self, privacy: Privacy) -> None:
-        self._gate = Gate(privacy, {"near": NEAR}, Detect(), Ed25519PrivateKey.generate())
+        self._gate = Gate(privacy, {"near": NEAR}, Here(Detector(None, ())), Ed25519PrivateKey.generate())
         self.asked: list[Asked] = []
 
     async def explain(self, asked: Asked) -> Explanation:
