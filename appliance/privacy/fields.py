@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 from appliance.privacy.documents import Leaf, edited, is_document
 from appliance.privacy.kinds import Kind, Span
 from appliance.privacy.operations import SHAPES
-from appliance.privacy.shapes import Path, Unreadable
+from appliance.privacy.shapes import Path, Unreadable, where
 from appliance.privacy.spelling import spaced
 from appliance.privacy.view import View
 
@@ -60,7 +61,20 @@ def texts(operation: str, payload: Any) -> Fields:
         SHAPES[operation](payload, (), visitor)
     except Unreadable as what:
         return Fields(operation, unreadable=str(what))
+    if torn := _torn(visitor.texts):
+        return Fields(operation, unreadable=torn)
     return Fields(operation, tuple(visitor.texts), tuple(visitor.views))
+
+
+def _torn(found: Sequence[Text]) -> str | None:
+    """Where a word begins in one part of a message and ends in the next: a model reads it as one, no detector does."""
+    for first, then in pairwise(found):
+        in_parts = first.path[-1:] == then.path[-1:] == ("text",) and first.path[:-2] == then.path[:-2]
+        end, start = first.text[-1:], then.text[:1]
+        goes_on = (end.isalpha() and start.isalpha()) or (end.isdigit() and start.isdigit())
+        if in_parts and goes_on and first.path[-2] != then.path[-2]:
+            return f"a word that begins in {where(first.path)} and goes on in the next part"
+    return None
 
 
 def replaced(payload: Any, fields: Fields, others: Sequence[str]) -> bytes:

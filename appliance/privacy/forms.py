@@ -28,6 +28,8 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd]")
 _READABLE = re.compile(r"[A-Za-z0-9 \n]")
 _BLOB = re.compile(r"[A-Za-z0-9+/]{40,}")
 _ALL_SORTS = tuple(map(re.compile, ("[a-z]", "[A-Z]", "[0-9]")))
+_SPELT = re.compile(r"(?<![^\W_])[^\W\d_]([-._*/~·•])[^\W\d_](?:\1[^\W\d_]){3,}(?![^\W_])")
+"""Five letters, each by itself."""
 _DATA_URL = re.compile(r"\bdata:[\w.+/-]*(?:;[\w=-]+)*,", re.IGNORECASE)
 _MOST_GARBAGE = 0.1
 """Of the characters of what was decoded; where there are more, it wasn't text."""
@@ -102,8 +104,8 @@ def forms(text: str, depth: int = _DEPTH) -> Iterator[tuple[str, str]]:
 
 
 def encoded(text: str) -> bool:
-    """Whether a text holds what no detector reads: something encoded, be it text or not."""
-    if _DATA_URL.search(text):
+    """Whether a text holds what no detector reads: something encoded, be it text or not, or spelt letter by letter."""
+    if _DATA_URL.search(text) or _SPELT.search(text):
         return True
     if any(all(sort.search(blob[0]) for sort in _ALL_SORTS) for blob in _BLOB.finditer(text)):
         return True

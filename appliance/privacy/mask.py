@@ -204,7 +204,7 @@ def _whole(text: str, span: Span) -> Span:
     while start and text[start].isalnum() and text[start - 1].isalnum():
         start -= 1
     if not (span.kind in _NAMES and _GENITIVE.match(text, end)):
-        while end < len(text) and text[end].isalnum() and text[end - 1].isalnum():
+        while end < len(text) and text[end].isalnum():  # also behind a sign: a placeholder's letter needs an end
             end += 1
     if span.kind in _PEOPLE:
         initials = _INITIALS.search(text, max(0, start - _LOOK_BACK), start)

@@ -54,7 +54,7 @@ ipv6
 _SCHEMA_WORDS = frozenset(_SCHEMA.split())
 
 
-def _where(path: Path) -> str:
+def where(path: Path) -> str:
     """Our own words and numbers only: no shape goes on below a key that a caller chose."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or "the body"
 
@@ -63,7 +63,7 @@ def plain(value: Any, path: Path, _: Visitor) -> Any:
     """A number, a switch, or nothing."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise Unreadable(f"{_where(path)} is not of a kind that can be read")
+    raise Unreadable(f"{where(path)} is not of a kind that can be read")
 
 
 def text(value: Any, path: Path, visitor: Visitor) -> Any:
@@ -71,7 +71,7 @@ def text(value: Any, path: Path, visitor: Visitor) -> Any:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise Unreadable(f"{_where(path)} is not text")
+        raise Unreadable(f"{where(path)} is not text")
     return visitor.text(value, path)
 
 
@@ -95,7 +95,7 @@ def identifier(value: Any, path: Path, visitor: Visitor) -> Any:
 def our_own(value: Any, path: Path, _: Visitor) -> Any:
     """A string that the appliance put there itself."""
     if not isinstance(value, str):
-        raise Unreadable(f"{_where(path)} is not ours")
+        raise Unreadable(f"{where(path)} is not ours")
     return value
 
 
@@ -104,7 +104,7 @@ def arguments(value: Any, path: Path, visitor: Visitor) -> Any:
     if value == "":
         return value
     if not isinstance(value, str) or not is_json(value):
-        raise Unreadable(f"{_where(path)} is no JSON")
+        raise Unreadable(f"{where(path)} is no JSON")
     return visitor.document(value, path)
 
 
@@ -122,7 +122,7 @@ def held(what: str) -> Shape:
     """What nobody here can read; `what` says what it is."""
 
     def shape(value: Any, path: Path, _: Visitor) -> Any:
-        raise Unreadable(f"{_where(path)} is {what}")
+        raise Unreadable(f"{where(path)} is {what}")
 
     return shape
 
@@ -143,7 +143,7 @@ def many(item: Shape) -> Shape:
         if value is None:
             return None
         if not isinstance(value, list):
-            raise Unreadable(f"{_where(path)} is no list")
+            raise Unreadable(f"{where(path)} is no list")
         return [item(each, (*path, index), visitor) for index, each in enumerate(value)]
 
     return shape
@@ -156,9 +156,9 @@ def record(**shapes: Shape) -> Shape:
         if value is None:
             return None
         if not isinstance(value, dict):
-            raise Unreadable(f"{_where(path)} is no object")
+            raise Unreadable(f"{where(path)} is no object")
         if not value.keys() <= shapes.keys():
-            raise Unreadable(f"{_where(path)} has a field that nobody here knows")
+            raise Unreadable(f"{where(path)} has a field that nobody here knows")
         return {key: shapes[key](each, (*path, key), visitor) for key, each in value.items()}
 
     return shape
@@ -172,7 +172,7 @@ def by(tag: str, shapes: Mapping[str, Shape]) -> Shape:
             return None
         kind = value.get(tag) if isinstance(value, dict) else None
         if not isinstance(kind, str) or kind not in shapes:
-            raise Unreadable(f"{_where(path)} is of a kind that nobody here knows")
+            raise Unreadable(f"{where(path)} is of a kind that nobody here knows")
         return shapes[kind](value, path, visitor)
 
     return shape
@@ -186,7 +186,7 @@ def without(types: Collection[str], shape: Shape) -> Shape:
             return shape(value, path, visitor)
         left = [part for part in value if not (isinstance(part, dict) and part.get("type") in types)]
         if value and not left:
-            raise Unreadable(f"{_where(path)} holds nothing that can be read")
+            raise Unreadable(f"{where(path)} holds nothing that can be read")
         return shape(left, path, visitor)
 
     return told

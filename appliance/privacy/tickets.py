@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -16,8 +16,8 @@ from appliance.privacy.said import Said
 
 TICKET_SECONDS = 600.0
 """For which a ticket holds."""
-_MOST_TICKETS = 10_000
-_TARGET = re.compile(r"/[A-Za-z0-9/._:?=&-]{0,255}")
+_MOST_TICKETS = 1000
+"""One holds up to some megabytes, as long as its answer streams."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,25 @@ class Tickets:
             raise NotCleared("the gate holds no such ticket, or not any more")
         if provider not in ticket.providers:
             raise NotCleared("the verdict names other providers")
-        if method != "POST" or not _TARGET.fullmatch(path) or ticket.traces.remain(path.encode()):
-            raise NotCleared("the request's target may not leave")
         models = {model.model for model in self._providers[provider].models.values()}
+        if method != "POST" or path not in _targets(self._providers[provider], models):
+            raise NotCleared("the request's target may not leave")
         if (form := ticket.traces.remain(body, models)) is not None:
             raise NotCleared(f"something of an original still stands in the request: {form}")
         if (new := ticket.said.anything_new(body, models)) is not None:
             raise NotCleared(f"the request says what the verdict does not: {new}")
         expires = int(self._clock()) + LONGEST_SECONDS
         return sign(self._key, Cleared(provider, method, path, digest(body), expires, secrets.token_hex(16)))
+
+
+def _targets(provider: Provider, models: Collection[str]) -> Collection[str]:
+    """Where a provider takes requests: paths with their queries, of which none says anything of a request."""
+    base = urlsplit(provider.url).path.rstrip("/")
+    match provider.api:
+        case "openai":
+            return {f"{base}/chat/completions"}
+        case "azure":
+            query = f"api-version={provider.api_version}"
+            return {f"{base}/openai/deployments/{model}/chat/completions?{query}" for model in models}
+        case "anthropic":
+            return {f"{base.removesuffix('/v1')}/v1/messages"}

@@ -130,9 +130,9 @@ def test_all_text_is_read(operation: str, body: Any, expected: set[str]) -> None
 @pytest.mark.parametrize(("operation", "body"), [("chat", CHAT), ("message", MESSAGE)])
 def test_all_text_can_be_replaced(operation: str, body: Any) -> None:
     built, read = walked(operation, body)
-    marked = json.loads(fields.replaced(built, read, ["NEU" for _ in read.texts]))
+    marked = json.loads(fields.replaced(built, read, ["NEU." for _ in read.texts]))
     again = fields.texts(operation, marked)
-    assert {text.text for text in again.texts} == {"NEU"}
+    assert {text.text for text in again.texts} == {"NEU."}
     for text in {text.text for text in read.texts if not text.text.isdigit()}:
         assert f'"{text}"' not in json.dumps(marked, ensure_ascii=False).replace("\\", "")
 

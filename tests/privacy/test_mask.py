@@ -216,3 +216,9 @@ def test_whatever_is_found_all_comes_back(case: tuple[list[str], list[list[Span]
     texts, spans = case
     mask = Mask(())
     assert [restored(text, mask) for text in mask.apply(texts, spans)] == texts
+
+
+def test_a_value_found_as_two_kinds_of_which_one_is_made_coarser() -> None:
+    text = "geb. 23.11.1974, am 23.11.1974"
+    finds = [Span(5, 15, Kind.DATE_OF_BIRTH), Span(20, 30, Kind.DATE)]
+    assert Mask(["date_of_birth"]).apply([text], [finds]) == ["geb. 1974, am Datum_001"]

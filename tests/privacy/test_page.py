@@ -10,11 +10,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from appliance import config
-from appliance.commands.policy import _Detect
 from appliance.core import DataClass
 from appliance.privacy.asked import Asked, Explanation
 from appliance.privacy.detect.detector import Detector
 from appliance.privacy.gate import Gate
+from appliance.privacy.here import Here
 from appliance.privacy.kinds import STEMS, TREATMENTS, Kind
 from appliance.privacy.restore import Restorer
 from appliance.privacy.verdict import Held
@@ -51,7 +51,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> config.Settings:
 @pytest.fixture(scope="module")
 def gate(settings: config.Settings) -> Gate:
     privacy = settings.privacy
-    detect = _Detect(Detector(privacy.detectors, []))
+    detect = Here(Detector(privacy.detectors, []))
     return Gate(privacy, settings.egress.providers, detect, Ed25519PrivateKey.generate())
 
 

@@ -10,7 +10,7 @@ from appliance.privacy.kinds import Kind, Span
 
 _NUMBER = (
     r"(?!(?:19|20)\d\d(?!\d))\d{1,4} ?[a-zA-Z]?(?!\w)(?: ?[-/+] ?\d{1,4} ?[a-zA-Z]?(?![\w.,]\d|\w))?"
-    r"(?! ?(?:Uhr|%|€|EUR|Euro|Prozent|Jahre|[Mm]al|Stück|Tage|km|m²)|[.:]\d|,\d{1,2}(?!\w))"
+    r"(?! ?(?:Uhr|%|€|EUR|Euro|Prozent|Jahre|[Mm]al|Stück|Tage|km|m²)|[.:]\d|,\d{1,2}(?![\w./-]))"
 )
 STREET_ENDS = tuple(
     words(
@@ -34,7 +34,8 @@ _ADJECTIVE = (
     r"Dritt|Inner|Äußer|Hinter|Vorder|Nördlich|Südlich|Östlich|Westlich|Link|Recht|Heilig|Kalt|Warm|Sankt)e[rnms]?"
 )
 FUNCTION_WORDS = (
-    r"(?:(?:An|Auf|In|Unter|Über|Hinter|Vor|Bei|Zu|Ob|Neben|Zwischen|Gegen|Aus|Op|Achter|Up) (?:de[rnm]|das|die)|Am|Im|Zum|Zur|"
+    r"(?:(?:An|Auf|In|Unter|Über|Hinter|Vor|Bei|Zu|Ob|Neben|Zwischen|Gegen|Aus|Op|Achter|Up) (?:de[rnm]|das|die)|Am|"
+    r"Im|Zum|Zur|"
     rf"Unterm|Überm|Hinterm|Vorm|Beim|Aufm|{_ADJECTIVE})"
 )
 NO_PLACE = (
@@ -81,25 +82,58 @@ _NAMED = [
         lambda m: m["name"].lower() not in _WHICH),
 ]  # fmt: skip
 _PERHAPS = Rule("street", Kind.ADDRESS, 0.8, re.compile(  # as towns and other things end, too: Sonnenhang 5, Ilmenau
-    r"(?<![\w-])(?P<find>(?!Anhang|Zusammenhang|Umfang|Frage|Antrags|Melde|Sektor|Faktor|Motor|Autor|Direktor|Zweck|Check|"
-    r"Scheck|Stau|Umbau|Ausbau|Anbau|Neubau|Aufbau|Ein|Ab|Um|Aus|Auf|Durch|Unter|Zu)[A-ZÄÖÜ][\wäöüß-]{2,30}(?:hang|berg|"
+    r"(?<![\w-])(?P<find>(?!Anhang|Zusammenhang|Umfang|Frage|Antrags|Melde|Sektor|Faktor|Motor|Autor|Direktor|Zweck|"
+    r"Check|"
+    r"Scheck|Stau|Umbau|Ausbau|Anbau|Neubau|Aufbau|Ein|Ab|Um|Aus|Auf|Durch|Unter|Zu)[A-ZÄÖÜ][\wäöüß-]{2,30}(?:hang|"
+    r"berg|"
     r"bach|au|wald|horst|heide|busch|rain|bruch|eck|tor|bogen|zeile|lohe|born|kuhle|acker|wiese|see|tal|brunnen|hausen|"
-    r"hof|hain|kamp|moor|koppel|heck|hecke|winkel|blick|eiche|linde|brink) \d{1,3}(?: ?[a-zA-Z](?!\w))?)(?=[\t;|]|, [A-ZÄÖÜ][a-zäöü]+[).,;\n]|,? \d{5} |, [A-ZÄÖÜ][a-zäöü]+\Z)"))  # fmt: skip
+    r"hof|hain|kamp|moor|koppel|heck|hecke|winkel|blick|eiche|linde|brink) \d{1,3}(?: ?[a-zA-Z](?!\w))?)"
+    r"(?=[\t;|\"]|,(?=\d\d?\.|\d{4}-)|"
+    r", [A-ZÄÖÜ][a-zäöü]+[).,;\n]|,? \d{5} |, [A-ZÄÖÜ][a-zäöü]+\Z)"))  # fmt: skip
 _AT_PLACE = Rule("street", Kind.ADDRESS, 0.85, re.compile(  # Am Alten Markt 3
         rf"(?<![\w-])(?P<find>(?P<at>{FUNCTION_WORDS}) {NO_PLACE}{_WORD}(?: {_WORD}){{0,2}} "
-        r"\d{1,3}(?: ?[a-zA-Z](?!\w))?)(?![\w%]|[.:/-]\d|(?<=\d),\d(?!\d{3})|\. [A-ZJ]| ?(?:%|€|Uhr|EUR|Prozent|[a-zäöü]{3,}))"),
+        r"\d{1,3}(?: ?[a-zA-Z](?!\w))?)(?![\w%]|[.:/-]\d|(?<=\d),\d{1,2}(?![\w./-])|\. [A-ZJ]| ?(?:%|€|Uhr|EUR|Prozent|"
+        r"[a-zäöü]{3,}))"),
         _in_the_middle)  # fmt: skip
 _BEFORE_CODE = Rule("street", Kind.ADDRESS, 0.9, re.compile(  # whatever stands with a number before a postcode
         rf"(?<![\w-])(?P<find>(?:{FUNCTION_WORDS} )?{_WORD}(?:[ -]{_WORD}){{0,3}} \d{{1,4}} ?[a-z]?)(?=(?: ?[,|;]|"
         rf"\s*\n)\s*(?:[A-Z]{{1,2}}-)?\d{{5}} ?[,|;]? ?[A-ZÄÖÜ])"))  # fmt: skip
+_NAMED_AT = Rule(
+    "street",
+    Kind.ADDRESS,
+    0.8,
+    re.compile(  # in der Hinter den Höfen 26 wird
+        r"(?<=[a-zäöüß,] )(?P<find>(?:(?:An|Auf|In|Unter|Über|Hinter|Vor|Bei|Zu|Ob) (?:de[rnm]|das|die)|Am|Im|Zum|"
+        r"Zur|Unterm|Beim) "
+        rf"{NO_PLACE}{_WORD}(?: {_WORD}){{0,2}} \d{{1,3}}(?: ?[a-zA-Z](?!\w))?)(?![\w%]|[.:/-]\d| ?(?:%|€|Uhr|EUR|"
+        rf"Euro|Prozent))"
+    ),
+)
 _LIVES = Rule("street", Kind.ADDRESS, 0.8, re.compile(
     r"(?i)(?<!\w)(?:Anschrift|Adresse|wohnt|wohnst|wohne|wohnen|wohnhaft|Wohnsitz|gezogen|zieht|umgezogen|address|"
-    r"lives?)(?!\w)"
+    r"lives?|Wohnung|Haus|Filiale|Praxis|Büro|Grundstück|Laden)(?!\w)"
     r"[^\d\n.;]{0,30}?(?:(?<=[:,]) ?| (?:ist|lautet|jetzt|nun|in|nach|at|is) (?:der |den |dem |die |das )?|"
-    r"(?<=chrift) |(?<=dresse) |(?<=ddress) )"
-    r"(?P<find>[\w.'-]{3,30}(?: [\w.'-]{2,30}){0,3} \d{1,3}(?: ?[a-z]"
-    r"(?!\w))?)(?![\w%]|[.,]\d| ?(?:€|Euro|Jahre|Uhr))"))  # fmt: skip
-_LIVES_PARTS = Parts("nschrift", "dresse", "wohn", "Wohn", "zogen", "zieht", "address", "lives", "live at")
+    r"(?<=haft) |(?<=chrift) |(?<=dresse) |(?<=ddress) )"
+    rf"(?P<find>(?-i:{NO_PLACE})(?!(?:\w+ ){{0,3}}\w*(?:klasse|stufe|gruppe|"
+    rf"größe) )[\w.'-]{{3,30}}(?: [\w.'-]{{2,30}}){{0,3}} \d{{1,3}}(?: ?[a-z]"
+    r"(?!\w))?)(?![\w%]|[.,]\d| ?(?:€|Euro|Jahre|Uhr|Prozent|EUR))"))  # fmt: skip
+_LIVES_PARTS = Parts(
+    "nschrift",
+    "dresse",
+    "wohn",
+    "Wohn",
+    "zogen",
+    "zieht",
+    "address",
+    "lives",
+    "live at",
+    "Haus",
+    "Filiale",
+    "Praxis",
+    "Büro",
+    "Grundst",
+    "Laden",
+)
 _ENGLISH_ENDS = words(
     "Alley Ave Avenue Bank Blvd Boulevard Branch Bridge Broadway Brook Brooks Bypass Camp Canyon Cape Causeway Center "
     "Centers Circle Circles Cliff Cliffs Close Club Common Corner Corners Cottages Course Court Courts Cove Coves "
@@ -134,9 +168,18 @@ _ENGLISH = [
     Rule("street", Kind.ADDRESS, 0.8, re.compile(
         r"(?<!\w)(?P<find>\d{1,3}(?:st|nd|rd|th) (?:Street|Avenue|Road|Ave\.?|St\.?)(?!\w))")),
 ]  # fmt: skip
-_ENGLISH.append(Rule("street", Kind.ADDRESS, 0.7, re.compile(  # 22 Quayside
-    r"(?<![\w./-])(?<!\d,)(?P<find>\d{1,3}[A-Za-z]? (?:The [A-Z][a-z]+|(?!Gateway|Subway|Rail|Run|High|Half|Free|Motor|Norway|In|Out|Up|Down|Al|Any)"
-    r"[A-Z][a-z]{2,12}(?:way|gate|side|croft|hurst|mead|field|dene)))(?!\w|-| [A-Z])")))
+_ENGLISH.append(
+    Rule(
+        "street",
+        Kind.ADDRESS,
+        0.7,
+        re.compile(  # 22 Quayside
+            r"(?<![\w./-])(?P<find>\d{1,3}[A-Za-z]? (?:The [A-Z][a-z]+|(?!Gateway|Subway|Rail|Run|High|Half|"
+            r"Free|Motor|Norway|In|Out|Up|Down|Al|Any)"
+            r"[A-Z][a-z]{2,12}(?:way|gate|side|croft|hurst|mead|field|dene)))(?!\w|-| [A-Z])"
+        ),
+    )
+)
 _BOX = Rule("box", Kind.ADDRESS, 0.95, re.compile(
         r"(?i)(?<!\w)(?P<find>(?:Postfach|PF|P\. ?O\. ?Box|PO Box) ?:? ?\d{1,3}(?: ?\d{1,3}){0,3})(?!\w)"))  # fmt: skip
 _NO_NAME = frozenset(
@@ -166,8 +209,8 @@ _CARE_PARTS = Parts(
     "att:",
 )  # fmt: skip
 _PLACE_PARTS = (
-    "Am ", "An ", "Auf ", "Im ", "In ", "Zum ", "Zur ", "Unter", "Hinter", "Vor", "Bei", "Über", "m ", "Zu ", "Ob ", "Neben ",
-    "Zwischen ", "Gegen ", "Aus ", "Op ", "Up ", "Achter ", "e ", "er ", "es ", "en ", "em ",
+    "Am ", "An ", "Auf ", "Im ", "In ", "Zum ", "Zur ", "Unter", "Hinter", "Vor", "Bei", "Über", "m ", "Zu ", "Ob ",
+    "Neben ", "Zwischen ", "Gegen ", "Aus ", "Op ", "Up ", "Achter ", "e ", "er ", "es ", "en ", "em ",
 )  # fmt: skip
 _ENGLISH_START = re.compile(
     r"(?:[A-Za-z]|st|nd|rd|th)?(?:,? |\n)(?:[A-Z0-9]|\w+ (?:st|street|rd|road|ave|avenue|lane|drive)(?!\w))"
@@ -175,7 +218,8 @@ _ENGLISH_START = re.compile(
 _BOX_PARTS = Parts("ostfach", "OSTFACH", "PF", "Box", "BOX", "box")
 
 _COUNTED = (
-    r"(?!(?:Euro|Mal(?!\w)|Mark(?!\w)|Franken|Dollar|Pfund|Cent|Stück|Stk|Mitarbeite|Kunde|Einwohner|Exemplar|Mensch|Person|"
+    r"(?!(?:Euro|Mal(?!\w)|Mark(?!\w)|Franken|Dollar|Pfund|Cent|Stück|Stk|Mitarbeite|Kunde|Einwohner|Exemplar|Mensch|"
+    r"Person|"
     r"Teilnehme|Datens|Datei|Zeichen|Wort|Wörter|Zeile|Token|Seite|Artikel|Tage?n?\b|Stunde|Minute|Sekunde|Jahr|Monat|"
     r"Woche|Kilo|Meter|Liter|Tonne|Gramm|Watt|Volt|Quadrat|Hektar|Besuch|Nutzer|User|Follow|Abonn|Aufruf|Klick|Bestell|"
     r"Anfrag|Buchung|Beleg|Rechnung|Vertr|Fäll|Fahrzeug|Gerät|Wohnung|Haushalt|Punkt|Prozent|Schritt|Zuschau|Mitglied|"
@@ -197,17 +241,52 @@ _STATE_BEFORE = re.compile(
 
 
 _NUMBER_WORD = (
-    r"(?:ein|eins|zwei|zwo|drei|vier|fünf|sechs?|sieb(?:en)?|acht|neun|zehn|elf|zwölf|und|zwanzig|dreißig|dreissig|[a-zäöüß]{4}zig|"
+    r"(?:ein|eins|zwei|zwo|drei|vier|fünf|sechs?|sieb(?:en)?|acht|neun|zehn|elf|zwölf|und|zwanzig|dreißig|dreissig|"
+    r"[a-zäöüß]{4}zig|"
     r"hundert){1,6}(?: ?[a-h](?!\w))?(?!\w)"
 )
 _DICTATED = Rule("street", Kind.ADDRESS, 0.8, re.compile(  # Lindenstraße hundertzwölf
-    rf"(?i)(?<![\w-])(?P<find>(?:(?!(?:in|der|die|das|dem|den|eine[rnms]?|diese[rnms]?|straße)(?!\w))[\wäöüß.-]{{2,30}}[ -]){{0,2}}"
-    rf"[\wäöüß-]{{0,30}}(?:straße|strasse|str\.|weg|allee|platz|gasse|ring|damm|ufer) (?:Nummer )?{_NUMBER_WORD})"))  # fmt: skip
-_DICTATED_PARTS = Parts(*(
-    f"{end} {word}"
-    for end in ("straße", "strasse", "str.", "weg", "allee", "platz", "gasse", "ring", "damm", "ufer", "Straße", "Weg")
-    for word in ("Num", "num", "ein", "zwe", "zwo", "dre", "vie", "fün", "sec", "sie", "ach", "neu", "zeh", "elf", "zwö", "hun")
-))
+    rf"(?i)(?<![\w-])(?P<find>(?:(?!(?:in|der|die|das|dem|den|eine[rnms]?|diese[rnms]?|"
+    rf"straße)(?!\w))[\wäöüß.-]{{2,30}}[ -]){{0,2}}"
+    rf"[\wäöüß-]{{0,30}}(?:straße|strasse|str\.|weg|allee|platz|gasse|ring|damm|"
+    rf"ufer) (?:Nummer )?{_NUMBER_WORD})"))  # fmt: skip
+_DICTATED_PARTS = Parts(
+    *(
+        f"{end} {word}"
+        for end in (
+            "straße",
+            "strasse",
+            "str.",
+            "weg",
+            "allee",
+            "platz",
+            "gasse",
+            "ring",
+            "damm",
+            "ufer",
+            "Straße",
+            "Weg",
+        )
+        for word in (
+            "Num",
+            "num",
+            "ein",
+            "zwe",
+            "zwo",
+            "dre",
+            "vie",
+            "fün",
+            "sec",
+            "sie",
+            "ach",
+            "neu",
+            "zeh",
+            "elf",
+            "zwö",
+            "hun",
+        )
+    )
+)
 
 
 def streets(text: str, grams: Set[str], runs: Sequence[Window]) -> Iterator[Span]:
@@ -223,7 +302,7 @@ def streets(text: str, grams: Set[str], runs: Sequence[Window]) -> Iterator[Span
         if _CODE_AHEAD.match(text, end):
             yield from all_of((_BEFORE_CODE,), text, window)
         if before[0].isupper() and has(text[window[0][0] : start], _PLACE_PARTS):
-            yield from all_of((_AT_PLACE,), text, window)
+            yield from all_of((_AT_PLACE, _NAMED_AT), text, window)
     if runs:
         yield from all_of((_LIVES,), text, _LIVES_PARTS.near(text, grams, 5, 100))
     english = [run for run in runs if _ENGLISH_START.match(text, run[1]) and _is_english(text, *run)]

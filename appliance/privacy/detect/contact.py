@@ -52,7 +52,7 @@ _SHARE = Rule("path", Kind.URL, 0.8, re.compile(r"(?<![\w\\])\\\\(?P<find>[\w.$-
 
 _EXTENSION = r"(?: ?(?:x|ext\.?) ?\d{1,6})?"
 _SEPARATED = r"(?:[ \u00a0]?[/.()-]{1,2}[ \u00a0]?|[ \u00a0])?"
-_TAIL = r"(?![\w%]|[.,]\d|-\d|[ \u00a0]?(?:€|EUR|Euro|%))"
+_TAIL = r"(?![\w%]|\.\d|-\d|[ \u00a0]?(?:€|EUR|Euro|%))"
 
 
 def _is_phone(match: re.Match[str]) -> bool:

@@ -33,7 +33,8 @@ _DAY_FIRST = (
 _MONTH_FIRST = rf"(?:{_MONTH} (?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?!\d|\.\d)(?:,? {_YEAR}|,? ['’]\d\d)?)"
 _SPELT = rf"(?:{_DAY_FIRST}|{_MONTH_FIRST})"
 _BORN = (
-    r"(?<!\w)(?:geb(?:oren[ers]*|\.)?|Geburts?(?:datum|tag|jahr)\w?|Geb\.?-?(?:datum|dat|tag)\.?|Geburt|Jahrgang|Jg\.|DOB|"
+    r"(?<!\w)(?:geb(?:oren[ers]*|\.)?|Geburts?(?:datum|tag|jahr)\w?|Geb\.?-?(?:datum|dat|tag)\.?|Geburt|Jahrgang|"
+    r"Jg\.|DOB|"
     r"D\.O\.B\.|born|date of birth|birth ?(?:day|date)|year of birth|b\.(?= ))(?![^\W\d])"
 )
 _TENS = r"(?:zwanzig|dreißig|dreissig|vierzig|fünfzig|sechzig|siebzig|achtzig|neunzig)"
@@ -81,17 +82,23 @@ _NAMED = re.compile(  # a name or a relation: Anna Müller (34), Chiara, 27, Vat
 _WORDS = [
     Rule("date", Kind.DATE, 0.9, re.compile(rf"(?<!\w)(?:{_ORDINAL}) (?:of )?{_MONTH}(?:,? {_YEAR_WORDS}|,? {_YEAR})?",
                                             re.I)),
+    Rule("date", Kind.DATE, 0.9, re.compile(  # dritter vierter neunzehnhundertachtzig
+        rf"(?<!\w)(?:{_ORDINAL}) (?:{_ORDINAL}) (?:{_YEAR_WORDS}|{_YEAR}|{_AGE_WORD})(?!\w)", re.I)),
     Rule("age", Kind.AGE, 0.9, re.compile(rf"(?<!\w)(?P<find>{_AGE_WORD})(?:[ -]?jährig| Jahre alt|[ -]years?[ -]old)",
                                           re.I)),
 ]  # fmt: skip
-_BIRTH_PARTS = Parts("geb", "Geb", "GEB", "born", "Born", "DOB", "D.O.B", "irth", "Jahrgang", "Jg.", "*", "∗", "†", "b. ")
+_BIRTH_PARTS = Parts(
+    "geb", "Geb", "GEB", "born", "Born", "DOB", "D.O.B", "irth", "Jahrgang", "Jg.", "*", "∗", "†", "b. "
+)
 _WORD_PARTS = Parts(
+    "neunzehnhundert", "zweitausend", "igsten ", "igster ", "igste ", "ter ", "ten ",
     "jährig", "Jährig", "Jahre alt", "years old", "year-old", "year old", " Januar", " Februar", " März", " April",
     " Mai", " Juni", " Juli", " August", " September", " Oktober", " November", " Dezember", " February", " March",
     " May", " June", " July", " October", " December",
 )  # fmt: skip
 _MAYBE_WORDS = re.compile(
-    r"(?:jährig|Jährig|Jahre alt|years old|years-old|year-old|year old|ten |ter |tes |te |st |nd |rd |"
+    r"(?:jährig|Jährig|neunzehnhundert|zweitausend|Jahre alt|years old|years-old|year-old|year old|ten |ter |tes |"
+    r"te |st |nd |rd |"
     r"th )(?:of )?(?:[JFMASOND][a-zä]{2})?"
 )
 
@@ -112,7 +119,9 @@ def dates(text: str, runs: Sequence[Window]) -> Iterator[Span]:
             match = _MONTH_DATE.match(text, start - len(before) - 1)
         elif match and not match[0][-1].isalnum() and word_before(text, start).lower().rstrip(".") in _NO_DATE:
             continue
-        if match and (_FULL.search(match[0]) or text[start - 1 : start] != "," or not text[start - 2 : start - 1].isdigit()):
+        if match and (
+            _FULL.search(match[0]) or text[start - 1 : start] != "," or not text[start - 2 : start - 1].isdigit()
+        ):
             yield Span(*match.span(), Kind.DATE, 0.9, "date")
             done = match.end()
 

@@ -16,7 +16,7 @@ from appliance.privacy.detect.nouns import Nouns
 from appliance.privacy.detect.patterns import patterns
 from appliance.privacy.detect.people import People
 from appliance.privacy.detect.standing import COMMON, ORDINARY, Standings
-from appliance.privacy.detect.tokens import sentences
+from appliance.privacy.detect.tokens import BLANK, sentences
 from appliance.privacy.detect.union import union
 from appliance.privacy.kinds import Span
 from appliance.privacy.site.entry import SiteEntry
@@ -89,6 +89,6 @@ def _blanked(text: str) -> str:
     done = 0
     for each in placeholders.find(text):
         end = each.end + len(each.ending)
-        parts += [text[done : each.start], neural.BLANK * (end - each.start)]
+        parts += [text[done : each.start], BLANK * (end - each.start)]
         done = end
     return "".join(parts) + text[done:]

@@ -12,6 +12,7 @@ from appliance.privacy.detect.standing import COMMON, Standings
 
 _LONGEST = 10
 """Letters; longer ordinary nouns are compounds or derived, and nobody's name."""
+_SHORT = 7
 _DERIVED = re.compile(r".*(?:ung|heit|keit|ion|tät|nis|tum|schaft|ment|ismus|ik|ität|enz|anz|ur|ie|ing)\Z")
 _TOWARDS = {
     "de": re.compile(r"von|an|bei|gegen|laut|durch|für|mit|ohne|wegen|neben|statt|samt"),
@@ -32,7 +33,10 @@ _SAYS = re.compile(
     r"went|agreed|knows|knew|replied|confirmed|signed|left|met|emailed|phoned"
 )
 """Verbs that somebody is the subject of."""
+_SAID = re.compile(r"sagte?|meinte?|betonte?|erklärte?|berichtete?")
+_NAMING = NOUNS | {PROPER}
 _HAS = re.compile(r"ha(?:t|tte)|ist|war|wird|kann|soll|muss|will|has|had|is|was|can|could|should|does|did|are")
+_MODAL = re.compile(r"may|might|will|would|can|could|must|should|has|had|is|was")
 _DONE = re.compile(
     r"gesagt|angerufen|gefragt|geschrieben|gemeint|unterschrieben|gekündigt|bestätigt|erzählt|bezahlt|[az]\w{1,2}gesagt|"
     r"gebeten|mitgeteilt|gemeldet|krankgemeldet|geantwortet|getroffen|besucht|beschwert|vergessen"
@@ -40,14 +44,21 @@ _DONE = re.compile(
 _CLAUSE = re.compile(r"dass|weil|ob|wenn|und|aber|denn|falls|nachdem|bevor|while|because|that|if|when|and|but|since")
 _TOLD = re.compile(
     r"talk(?:ed|ing)?|spoke|speak(?:ing)?|g[ai]ven?|sen[dt]|forward(?:ed)?|signed|written|call(?:ed)?|email|letter|"
-    r"message|heard|invoice|note|meeting|met|lunch|appointment|word|chat(?:ted)?|hand(?:ed)?|got|belongs|according"
+    r"message|heard|invoice|met|lunch|appointment|word|chat(?:ted)?|hand(?:ed)?|got|belongs|according"
 )
 """Somewhere in the sentence: what one does with people, so that `to May` is no date."""
 _THANKS = re.compile(r"danke|thanks|thx|hi|hey|hallo|hello|sorry|moin|cheers|bye|tschüss|liebe[rs]?|dear|ok")
 _ASKED = re.compile(r"kannst|k[öo]nntest|bitte|hast|kommst|bist|can|could|please|are|did|do|have")
+_YOU = re.compile(r"you|u|i|we|me|du|mir|uns|ihr|bitte|please|the|das|die|den")
 _TOO = frozenset(("will", "gut", "may", "june", "april", "august", "best", "weiß", "hope", "mark"))
 """Names among the commonest words of both languages."""
-_PRONOUNS = re.compile(r"i|ich|er|sie|es|we|you|they|he|she|it|wer|who|man|that|this|there|what|which|das|niemand|jeder")
+_MONTHS = frozenset(("will", "may", "june", "april", "august"))
+_WEEKDAYS = frozenset(("montag", "freitag", "sonntag"))
+"""Surnames among the commonest words."""
+_WEAK = frozenset(("mal", "bitte", "doch", "noch", "kurz", "auch", "schnell", "please", "just", "maybe", "eigentlich"))
+_PRONOUNS = re.compile(
+    r"i|ich|er|sie|es|we|you|they|he|she|it|wer|who|man|that|this|there|what|which|das|niemand|jeder"
+)
 
 
 class Doubts:
@@ -75,32 +86,51 @@ class Doubts:
         """Of a noun that names would be used like: alone, in the singular, without an article."""
         before = self._words[each.at - 1] if each.at else None
         if self._standings.small_only(each.word.text):
-            return each.word.first and self._acts(each)
+            return self._acts(each) if each.word.first else self._before(each) in ("und", "oder", "and")
+        if _SAID.fullmatch(self._before(each)) and each.tag in _NAMING and len(each.word.text) <= _LONGEST:
+            return True
         if not self._bare(each, before):
             return False
+        if (
+            each.word.beside
+            or each.tag == PROPER
+            or (before is not None and before.tag == "NN" and each.word.start - before.word.end == 1)
+        ):
+            return True
         return self._addressed(each) or self._acts(each) or (each.word.first and finite(self._after(each)))
 
     def _common(self, each: Weighed) -> bool:
         """Of Will, May, June, Gut."""
-        if each.word.first and self._before(each) in ("", ".", ":"):
-            return self._acts(each) or (self._language == "en" and self._texts[each.at + 1 : each.at + 2] == ["and"])
+        after = self._texts[each.at + 1] if each.at + 1 < len(self._words) else ""
+        if each.word.first and not each.at:
+            return self._acts(each) or (
+                self._texts[0] in _MONTHS and (after == "and" or _MODAL.fullmatch(after) is not None)
+            )
         if _TOWARDS["en"].fullmatch(self._before(each)):
             return any(_TOLD.fullmatch(text) for text in self._texts) or self._before(each) == "with"
         return self._addressed(each) or (self._language == "de" and self._acts(each))
 
     def _in_chat(self, each: Weighed, text: str) -> bool:
         """Of a word in a text without capitals."""
+        if each.word.beside and (text in _WEEKDAYS or (each.standing is not COMMON and self._standings.name(text))):
+            return True
         if each.standing is COMMON and text not in _TOO:
             return False
-        before, last = self._before(each), each.at + 1 == len(self._words)
+        before, last = self._person_word(each), each.at + 1 == len(self._words)
         if _PRONOUNS.fullmatch(before):
             return False
         after = "" if last else self._texts[each.at + 1]
         listed = text in _TOO or self._standings.name(text)
         if not listed and not (self._standings.base(text.capitalize()) and each.tag in NOUNS):
             return False
-        if not before and (_SAYS.fullmatch(after) or (listed and _ASKED.fullmatch(after))):
-            return not _PRONOUNS.fullmatch(self._texts[2] if len(self._texts) > 2 else "") or each.tag == PROPER
+        if text in self._standings.everyday_words:
+            return False
+        if each.word.beside and each.tag in _NAMING and self._standings.base(text.capitalize()):
+            return len(text) <= _SHORT
+        if not before and (_SAYS.fullmatch(after) or (listed and self._called(after))):
+            return True
+        if listed and self._texts[0] in ("wer", "who") and before in ("ist", "is", "s"):
+            return True
         if not before and text in _TOO and _HAS.fullmatch(after):
             return each.tag == PROPER or each.tag in NOUNS
         if last and listed and _THANKS.fullmatch(before):
@@ -108,6 +138,10 @@ class Doubts:
         if _ADDRESSED.fullmatch(before):
             return True
         return listed and _TOWARDS[self._language].fullmatch(before) is not None and each.tag not in ("ADJ(A)", "AJ0")
+
+    def _called(self, after: str) -> bool:
+        """Whether the first word is somebody to whom the sentence turns: will can you."""
+        return _ASKED.fullmatch(after) is not None and _YOU.fullmatch("".join(self._texts[2:3])) is not None
 
     def _addressed(self, each: Weighed) -> bool:
         """Whether it stands behind a preposition or a verb that take people."""
@@ -130,15 +164,26 @@ class Doubts:
 
     def _bare(self, each: Weighed, before: Weighed | None) -> bool:
         text = each.word.text
-        if len(text) > _LONGEST or each.tag not in NOUNS or _DERIVED.match(text) or text.lower() in self._everyday():
+        if (
+            len(text) > _LONGEST
+            or each.tag not in _NAMING
+            or _DERIVED.match(text)
+            or text.lower() in self._standings.everyday_words
+        ):
             return False
+        if each.tag == PROPER or each.word.beside:
+            return True
         return self._standings.base(text) and (each.word.first or without_article(before))
-
-    def _everyday(self) -> frozenset[str]:
-        return self._standings.everyday_words
 
     def _before(self, each: Weighed) -> str:
         return self._texts[each.at - 1] if each.at else ""
+
+    def _person_word(self, each: Weighed) -> str:
+        """The word before it, but for those that soften: frag mal."""
+        at = each.at - 1
+        while at > 0 and self._texts[at] in _WEAK:
+            at -= 1
+        return self._texts[at] if at >= 0 else ""
 
     def _after(self, each: Weighed) -> Weighed | None:
         return self._words[each.at + 1] if each.at + 1 < len(self._words) else None

@@ -6,8 +6,8 @@ import re
 from typing import NamedTuple
 
 from appliance.privacy.detect import labels
-from appliance.privacy.detect.neural import BLANK
 from appliance.privacy.detect.rule import count_digits, words
+from appliance.privacy.detect.tokens import BLANK
 from appliance.privacy.kinds import Kind
 
 

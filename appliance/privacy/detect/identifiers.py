@@ -100,7 +100,8 @@ _RULES = [
         r"(?![\w-])"),
         _is_code),
     Rule("code", Kind.REFERENCE, 0.5, re.compile(
-        r"(?<![\w.@/-])(?!(?<=\()[A-Z]\d{5,7}[:;<>=+*/])(?<![A-Z]\d:)(?P<find>(?:[A-Z]{1,5}\d{5,}[A-Z0-9]*|\d{4,}[-/][A-Z]{1,4}(?:[-/]\d+)?|"
+        r"(?<![\w.@/-])(?!(?<=\()[A-Z]\d{5,7}[:;<>=+*/])(?<![A-Z]\d:)(?P<find>(?:[A-Z]{1,5}\d{5,}[A-Z0-9]*|"
+        r"\d{4,}[-/][A-Z]{1,4}(?:[-/]\d+)?|"
         r"\d{2,4}[-/]\d{3,}[-/][A-Z]{1,3}))(?![\w-])"),
         _is_code),
     Rule("code", Kind.REFERENCE, 0.5, re.compile(
@@ -111,7 +112,8 @@ _RULES = [
     Rule("vin", Kind.REFERENCE, 0.7, re.compile(r"(?<!\w)(?P<find>(?=[A-Z]*\d)[A-HJ-NPR-Z0-9]{13}\d{4})(?!\w)")),
 ]  # fmt: skip
 _LONG = [  # seven digits at least
-    Rule("number", Kind.REFERENCE, 0.5, re.compile(r"(?<!\w)(?<!\d\.)(?:(?<!\d,)|(?=\d+[,;\n]\S))(?P<find>\d{7,})(?![\w%])")),
+    Rule("number", Kind.REFERENCE, 0.5, re.compile(r"(?<!\w)(?<!\d\.)(?:(?<!\d,)|"
+        r"(?=\d+[,;\n]\S))(?P<find>\d{7,})(?![\w%])")),
     Rule("number", Kind.REFERENCE, 0.5, re.compile(
         r"(?<![\w.,/-])(?P<find>\d{1,6}(?:(?: |"
         r"[ /.-])\d{1,9}){2,10})(?![\w%/-]|,\d)"), lambda m: count_digits(m["find"]) >= 8),
@@ -150,8 +152,10 @@ _USER_PARTS = Parts(
 )
 _USER = Rule("user", Kind.REFERENCE, 0.7, re.compile(
     r"(?i)(?:Benutzer|Nutzer|User|Login)(?:-? ?(?:names?n?|kennung|id))?(?: ?[:=]\s?| (?:ist|lautet|is) | )[\"'„»]?"
-    r"(?P<find>(?!(?:und|ist|oder|lautet|wird|für|des|der|die|das|vergessen|ändern|eingeben|nicht|falsch|mit|in|im|auf|bei|hat|"
-    r"sowie|angeben|fehlt|bitte|war|steht|von|zum|zur|per|an|am|als|aus|kann|muss|soll|darf|gehört|and|or|is|are|not|for|"
+    r"(?P<find>(?!(?:und|ist|oder|lautet|wird|für|des|der|die|das|vergessen|ändern|eingeben|nicht|falsch|mit|in|im|"
+    r"auf|bei|hat|"
+    r"sowie|angeben|fehlt|bitte|war|steht|von|zum|zur|per|an|am|als|aus|kann|muss|soll|darf|gehört|and|or|is|are|not|"
+    r"for|"
     r"of|the|from|with|must|should|cannot|can|was|has|field|does|to|in|on|at|already|please|sind|werden|wurde|ein|eine|"
     r"eines|einen|dieser|so|schon|wie|wenn|dass|noch|sich|sein|your|my|her|his)(?!\w))"
     r"(?-i:[a-z])[a-z0-9._-]{2,30})(?![\w(])"))  # fmt: skip

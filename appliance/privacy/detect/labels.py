@@ -54,7 +54,8 @@ _KINDS: tuple[tuple[re.Pattern[str], Kind | None], ...] = tuple(
          r"duns", Kind.REGISTER),
         (r"steuer|tax|idnr|\be?tin\b|itin|\bst\b|\bein\b|utr|identifikationsn|st\.?-?nr", Kind.TAX_ID),
         (r"kranken|versicherten|kvnr|\bnhs\b|gesundheits|medicare|\bmbi\b|\bmrn\b", Kind.HEALTH_INSURANCE),
-        (r"sozialvers|renten|rvnr|svnr|\bsv\b|\bssn\b|social|nino|\bni\b|national ins|pesel", Kind.SOCIAL_SECURITY),
+        (r"sozialvers|renten|rvnr|svnr|\bsv\b|\bssn\b|social|nino|\bni\b|national ins|\binsurance num|"
+            r"pesel", Kind.SOCIAL_SECURITY),
         (r"ausweis|\w*pass(?:es)?\b|pass-?(?:nr|nummer)|passport|führersch|fahrerl|licen[cs]e|"
          r"aufenthalt|visum", Kind.ID_DOCUMENT),
         (r"plz|postleit|postcode|\bzip", Kind.POSTCODE),

@@ -10,8 +10,10 @@ from appliance.privacy.detect.grammar import (
     ADJECTIVES,
     NOUNS,
     dated,
+    described,
     finite,
     genitive,
+    instruction,
     polite,
     subject,
     without_article,
@@ -117,6 +119,8 @@ class _Weighing:
         if each.standing is COMMON:
             return self._though_common(each, before, after)
         lower = self.sentence.lower
+        if self._plain(each, after):
+            return False
         if each.chance >= self.levels.ordinary and (each.capital or lower or each.standing is not ORDINARY):
             return True
         if each.standing is ORDINARY:
@@ -132,6 +136,17 @@ class _Weighing:
             return each.capital or len(text) > (2 if lower else 3)
         return self._either(each, before, after)
 
+    def _plain(self, each: Weighed, after: Weighed | None) -> bool:
+        """Whether an ordinary word is one for sure: an everyday one, a key, or what the reader is told to do."""
+        word = each.word
+        if word.key and self.standings.everyday(word.text):
+            return True
+        if each.standing is not ORDINARY:
+            return False
+        if word.text.lower() in self.standings.everyday_words:
+            return True
+        return word.first and self.standings.small_only(word.text) and instruction(each, after)
+
     def _either(self, each: Weighed, before: Weighed | None, after: Weighed | None) -> bool:
         """Of a word that is a name for some and an ordinary word for others."""
         if each.chance >= self.levels.either:
@@ -145,7 +160,7 @@ class _Weighing:
             return not first and not self.sentence.titled
         listed = lower or first or self.standings.name(each.word.text.lower())
         if self.levels.doubting and listed and (each.tag in NOUNS | ADJECTIVES or finite(after)):
-            return True
+            return not (lower and described(each, before))
         return not first and (each.capital or each.tag in NOUNS) and without_article(before)
 
     def _though_ordinary(self, each: Weighed, before: Weighed | None, after: Weighed | None) -> bool:
@@ -172,7 +187,8 @@ class _Weighing:
         if text == "Will" and (inside or (self.levels.doubting and self.language == "de" and finite(after))):
             return True
         if lower not in _FIRST_TOO:
-            return each.capital and each.chance >= self.levels.common
+            label = text.isupper() or self.standings.nobody(lower)
+            return each.capital and each.chance >= self.levels.common and not label
         if each.chance >= (self.levels.ordinary if each.capital else self.levels.common):
             return each.capital or self.sentence.lower
         return inside and self.language == "en" and not self.sentence.titled and not dated(before, after)

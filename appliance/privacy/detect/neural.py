@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from appliance.privacy.detect.tokens import Word
+from appliance.privacy.detect.tokens import BLANK, Word
 from appliance.privacy.kinds import Kind, Span
 
 _MOST = 160
@@ -27,8 +27,6 @@ _BREAK = re.compile(r"[.!?…]+[\"'”“»)\]]*\s+|\n")
 _SURE = 0.7
 _DIGITS = {Kind.ADDRESS: 1, Kind.POSTCODE: 4, Kind.EMAIL: 0, Kind.URL: 0}
 """At least, in what the network takes for a number or an address."""
-BLANK = "▯"
-"""Stands for each character of a placeholder: the network has no word for it."""
 _PERSON, _PLACE, _ADDRESS = Kind.PERSON, Kind.PLACE, Kind.ADDRESS
 _KINDS = {
     "GIVEN_NAME": _PERSON, "SURNAME": _PERSON, "EMAIL": Kind.EMAIL, "PHONE": Kind.PHONE, "URL": Kind.URL,

@@ -9,8 +9,8 @@ from appliance.privacy.detect import addresses, contact, dates, identifiers, lab
 from appliance.privacy.detect.normalise import normalise
 from appliance.privacy.detect.ordinary import BLOT, ordinary, without
 from appliance.privacy.detect.recognizers import Recognizers
-from appliance.privacy.detect.strict import remains
 from appliance.privacy.detect.rule import around, grams_of, heads, lowered, runs_of_digits
+from appliance.privacy.detect.strict import remains
 from appliance.privacy.kinds import Kind, Span
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import regex  # type: ignore[import-untyped]
 from presidio_analyzer import PatternRecognizer
 from presidio_analyzer import predefined_recognizers as presidio
 
@@ -86,7 +84,7 @@ class _Recognizer:
     digits: int
     place: str
     tells: str
-    forms: tuple[tuple[Any, float], ...]  # compiled expressions and their scores
+    forms: tuple[tuple[re.Pattern[str], float], ...]  # compiled expressions and their scores
     context: Parts
 
     def find(self, text: str, lower: str, start: int, end: int) -> list[Span]:
@@ -142,7 +140,7 @@ class Recognizers:
 def _recognizer(name: str, kind: Kind, digits: int, place: str, tells: str) -> _Recognizer:
     made = getattr(presidio, name)()
     forms = tuple(
-        (regex.compile(pattern.regex, _flags(made, kind)), pattern.score)
+        (re.compile(pattern.regex.replace("(?i)", ""), _flags(made, kind)), pattern.score)
         for pattern in made.patterns
         if pattern.score > 0.02
     )
@@ -153,5 +151,5 @@ def _recognizer(name: str, kind: Kind, digits: int, place: str, tells: str) -> _
 def _flags(made: PatternRecognizer, kind: Kind) -> int:
     flags = int(made.global_regex_flags or 0)
     if kind in (Kind.PLATE, Kind.POSTCODE):  # `bis zu 30` is none
-        flags &= ~int(regex.IGNORECASE)
+        flags &= ~int(re.IGNORECASE)
     return flags

@@ -60,7 +60,10 @@ def heads(text: str, runs: Iterable[Window]) -> list[Window]:
         if start < 2
         or text[start - 1] not in ".,:/-"
         or not text[start - 2].isdigit()
-        or (text[start - 1] == "," and (end - start > 3 or (text[end : end + 1] in _GOES_ON and text[end + 1 : end + 2].isalnum())))
+        or (
+            text[start - 1] == ","
+            and (end - start > 3 or (text[end : end + 1] in _GOES_ON and text[end + 1 : end + 2].isalnum()))
+        )
     ]
 
 

@@ -59,14 +59,16 @@ _RULES: tuple[tuple[Rule, Parts], ...] = (  # with what, in lower case, stands w
         r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:[^-]|"
         r"-(?!----END)){0,20000}(?:-----END[A-Z0-9 ]{0,50}-----)?|"
         r"PuTTY-User-Key-File-\d")), Parts("private key", "putty")),
-    (Rule("basic auth", Kind.SECRET, 1.0, re.compile(r"://[^\s/@:\"']{0,100}:(?P<find>[^\s@/\"']{1,200})@")), Parts("://")),
+    (Rule("basic auth", Kind.SECRET, 1.0, re.compile(r"://[^\s/@:\"']{0,100}:(?P<find>[^\s@/\"']{1,200})@")),
+        Parts("://")),
     (Rule("jwt", Kind.SECRET, 1.0, re.compile(
         r"(?<![A-Za-z0-9_-])eyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_.+/=-]*)?")), Parts("eyj")),
     (Rule("bearer", Kind.SECRET, 1.0, re.compile(
         r"(?i)(?<!\w)(?:bearer|authorization:? basic|x-api-key:?|api[-_ ]?(?:key|schlüssel)[\"']?\s?(?:[:=]|is|ist|"
         r"lautet))\s{0,2}[\"']?"
         r"(?P<find>[A-Za-z0-9._~+/-]{12,}={0,2})"),
-        lambda m: re.search(r"\d", m["find"]) is not None or len(m["find"]) > 30), Parts("bearer", "authorization", "api")),
+        lambda m: re.search(r"\d", m["find"]) is not None or len(m["find"]) > 30),
+        Parts("bearer", "authorization", "api")),
     (Rule("token", Kind.SECRET, 1.0, re.compile(
         r"(?<![\w-])(?P<find>(?:sk|pk|rk)[-_](?:[A-Za-z]{2,10}[-_]){0,3}[A-Za-z0-9_-]{16,}|gh[pousr]_\w{20,}|"
         r"hf_[A-Za-z0-9]{20,}|npm_[A-Za-z0-9]{30,}|github_pat_\w{20,}|AIza[\w-]{30,}|ya29\.[\w-]{20,}|glpat-[\w-]{16,}|"

@@ -65,6 +65,7 @@ class Standings:
         self._lexicon = lexicon
         self._nouns = nouns
         self._common = read("common_de") | read("common_en") | read("ordinary")
+        self._nobody = read("no_names")
         self.everyday_words = read("everyday")
         """Taken for ordinary, whatever lists of names say."""
         self.of = lru_cache(maxsize=50_000)(self._of)
@@ -78,7 +79,7 @@ class Standings:
             word = word[: len(lower)]
         if lower in self._common or len(word) < 2:
             return COMMON
-        if lower in self.everyday_words:
+        if lower in self.everyday_words or (word.islower() and self._spelt_out(lower)):
             return ORDINARY
         if not word.isupper() and not word[1:].islower():
             word = word[0] + word[1:].lower()
@@ -97,13 +98,22 @@ class Standings:
 
     def _with_umlauts(self, word: str) -> Standing:
         """Of a German word in letters of ASCII: fuer, Strasse, Groesse."""
-        spelt = _SPELT_OUT.sub(lambda match: _UMLAUTS[match[0].lower()], word.lower())
-        for lower in (spelt, spelt.replace("ß", "ss"), word.lower().replace("ss", "ß")):
+        for lower in _umlauts(word.lower()):
             if lower in self._common or lower in self._lexicon.lower["de"]:
                 return ORDINARY
             if lower.capitalize() in self._lexicon.nouns and not self.name(lower):
                 return ORDINARY
         return UNKNOWN
+
+    def _spelt_out(self, lower: str) -> bool:
+        """Whether it is an everyday word in letters of ASCII: strasse."""
+        if not _SPELT_OUT.search(lower):
+            return False
+        return any(spelt in self.everyday_words for spelt in _umlauts(lower))
+
+    def nobody(self, lower: str) -> bool:
+        """Whether it is what people are called in general, or what a name is called in a form: patient, name."""
+        return lower in self._nobody
 
     def everyday(self, lower: str) -> bool:
         """Whether a word in small letters is an ordinary one, also if it is a name as well."""
@@ -201,3 +211,9 @@ class Standings:
             if stem.capitalize() in self._lexicon.undeclined and not self.name(stem):
                 return True
         return len(part) > 7 and self._compound(part)
+
+
+def _umlauts(lower: str) -> tuple[str, ...]:
+    """How German may write a word that is in letters of ASCII."""
+    spelt = _SPELT_OUT.sub(lambda match: _UMLAUTS[match[0]], lower)
+    return spelt, spelt.replace("ß", "ss"), lower.replace("ss", "ß")

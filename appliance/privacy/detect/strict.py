@@ -1,4 +1,4 @@
-"""What may still identify somebody in text that is masked already: whatever looks like it and isn't clearly ordinary."""
+"""What may still identify somebody in masked text: whatever looks like it and isn't clearly ordinary."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ _ORDINARY_RUN = re.compile(
     r"|\d{1,2}:\d\d:\d\d|\d{1,2}(?:\.\d{1,2}){2}"  # times and versions
 )
 _ORDINARY_BEFORE = re.compile(
-    r"(?i)(?:§|(?<!\w)(?:art|artikel|abs|absatz|section|kapitel|version|release|windows|build|python|norm|din|iso|en|rfc|"
-    r"skr|ISBN|zahl|zahlen|\w*primzahl\w*|werte?|werten|values?)\.?)(?!\w)[^\n;!?]{0,24}\Z|[+*×÷<>^=] ?\Z|(?:€|EUR|\$|£|USD|CHF) ?\Z"
+    r"(?i)(?:§|(?<!\w)(?:art|artikel|abs|absatz|section|kapitel|version|release|windows|build|python|norm|din|iso|en|"
+    r"rfc|"
+    r"skr|ISBN|zahl|zahlen|\w*primzahl\w*|werte?|werten|values?)\.?)(?!\w)[^\n;!?]{0,24}\Z|[+*×÷<>^=] ?\Z|(?:€|EUR|"
+    r"\$|£|USD|CHF) ?\Z"
 )
 _ORDINARY_AFTER = re.compile(
     rf"(?:,\d+)? ?(?:%|‰|€|EUR|Euro|USD|\$|£|GBP|CHF|TEUR|k€|Mio|Mrd|[+*×÷<>^=](?!\w*@)|{UNIT}(?!\w))|,\d\d(?!\d)|"
@@ -36,25 +38,34 @@ _ORDINARY_AFTER = re.compile(
 _OPERATORS = frozenset("+*×÷<>^=")
 
 _MIXED = re.compile(
-    r"(?<![^\W_])(?<![A-Za-z]['’])(?=[A-Za-z0-9ÄÖÜäöüß._/-]*\d)(?=[0-9._/-]*[A-Za-zÄÖÜäöüß])"
+    r"(?<![^\W_])(?<![A-Za-z]['’])(?=[A-Za-zÄÖÜäöüß._/-]{0,60}\d)(?=[0-9._/-]{0,60}[A-Za-zÄÖÜäöüß])"
     r"[A-Za-z0-9ÄÖÜäöüß]+(?:[-_/.]+[A-Za-z0-9ÄÖÜäöüß]+)*"
 )
 _KNOWN = re.compile(
-    r"(?i)(?:AES|SHA|UTF|RSA|GPT|MD|HTTPS?|TLS|SSL|ISO|DIN|EN|IEC|IEEE|RFC|VDE|RTX|GTX|USB|AMD|CVE|BSI|IDW|TRGS|Covid|SARS|"
-    r"Windows|Win|Python|Py|Llama|Qwen|Gemma|Mistral|Claude|Gemini|Office|Excel|Base|CO|Web|PM|KW|CW|SKR|IFRS|IAS|EU|EG|UN|QM|"
-    r"DSGVO|BGB|HGB|UCS|ASCII|Formular|Typ|Modell|Model|Version|Release|iPhone|iPad|Galaxy|Pixel|PDF|X|AMD|ARM|U?Int|Float|"
-    r"Log|Top|MP|Latin|CP|Java|ES|HTML|CSS|Vue|Angular|Sum|Q|H|Level|V|Rev|Nr|No|Art|Abs|Ziff|Kap|Anl|ICD|OAuth|Auth|IPv|"
-    r"Outlook|Teams|Office|Core|Ryzen|Xeon|DDR|WPA|LTE|Cat|RAID|PCIe|Tabelle|Spalte|Zeile|Seite|Sheet|Blatt|Bild|Foto|Test|"
-    r"Beispiel|Zelle|Cell|Column|Row|Table|Line|Step|Item|Page|Figure|Chapter|Section|DEKRA|TÜV|Euro|Boeing|Airbus|SAP|R|S|"
-    r"Postgres|Postgresql|MySQL|Node|Debian|Ubuntu|Server|Exchange|Z)[-_/. ]?\d{1,5}(?:[-_./]?\d{1,4}){0,3}[a-z]{0,4}\d?"
+    r"(?i)(?:AES|SHA|UTF|RSA|GPT|MD|HTTPS?|TLS|SSL|ISO|DIN|EN|IEC|IEEE|RFC|VDE|RTX|GTX|USB|AMD|CVE|BSI|IDW|TRGS|"
+    r"Covid|SARS|"
+    r"Windows|Win|Python|Py|Llama|Qwen|Gemma|Mistral|Claude|Gemini|Office|Excel|Base|CO|Web|PM|KW|CW|SKR|IFRS|IAS|EU|"
+    r"EG|UN|QM|"
+    r"DSGVO|BGB|HGB|UCS|ASCII|Formular|Typ|Modell|Model|Version|Release|iPhone|iPad|Galaxy|Pixel|PDF|X|AMD|ARM|U?Int|"
+    r"Float|"
+    r"Log|Top|MP|Latin|CP|Java|ES|HTML|CSS|Vue|Angular|Sum|Q|H|Level|V|Rev|Nr|No|Art|Abs|Ziff|Kap|Anl|ICD|OAuth|Auth|"
+    r"IPv|"
+    r"Outlook|Teams|Office|Core|Ryzen|Xeon|DDR|WPA|LTE|Cat|RAID|PCIe|Tabelle|Spalte|Zeile|Seite|Sheet|Blatt|Bild|"
+    r"Foto|Test|"
+    r"Beispiel|Zelle|Cell|Column|Row|Table|Line|Step|Item|Page|Figure|Chapter|Section|DEKRA|TÜV|Euro|Boeing|Airbus|"
+    r"SAP|R|S|"
+    r"Postgres|Postgresql|MySQL|Node|Debian|Ubuntu|Server|Exchange|"
+    r"Z)[-_/. ]?\d{1,5}(?:[-_./]?\d{1,4}){0,3}[a-z]{0,4}\d?"
 )
 _ORDINARY_MIX = re.compile(
-    rf"\d{{1,6}}(?:[.,/-]\d{{1,6}})?[-]?(?:{UNIT}|er|ers|ern|te[rnsm]?|ten|fache?[rnsm]?|mal|stel|px|pt|em|rem|vh|vw|ms|th|st|nd|rd|jährig\w*|"
+    rf"\d{{1,6}}(?:[.,/-]\d{{1,6}})?[-]?(?:{UNIT}|er|ers|ern|te[rnsm]?|ten|fache?[rnsm]?|mal|stel|px|pt|em|rem|vh|vw|"
+    rf"ms|th|st|nd|rd|jährig\w*|"
     r"tägig\w*|stündig\w*|minütig\w*|wöchig\w*|monatig\w*|seitig\w*|stellig\w*|teilig\w*|köpfig\w*|prozentig\w*|k|K|M|"
     r"bit|Bit|dpi|fps|rpm|Mbit|Gbit|D|G|p|i)"
     rf"|\d{{1,6}}x\d{{1,6}}(?:x\d{{1,6}})?"  # 1920x1080
     r"|\d{1,4}(?:[-/]\d{1,4})?-[A-ZÄÖÜa-zäöüß]{3,}(?:-[A-ZÄÖÜa-zäöüß]{2,})*"  # 1000-Euro-Schein
-    rf"|[A-Za-zÄÖÜäöüß]+(?:[-_/.][A-Za-zÄÖÜäöüß]+)*[-_/.]?(?:{_YEAR}(?:[-/_](?:{_YEAR}|\d\d))?|\d)(?:[-_.][A-Za-zÄÖÜäöüß]+)*"
+    rf"|[A-Za-zÄÖÜäöüß]+(?:[-_/.][A-Za-zÄÖÜäöüß]+)*[-_/.]?(?:{_YEAR}(?:[-/_](?:{_YEAR}|\d\d))?|"
+    rf"\d)(?:[-_.][A-Za-zÄÖÜäöüß]+)*"
     r"|[A-Za-zÄÖÜäöüß]{3,}(?:[-_][A-Za-zÄÖÜäöüß]+)*[-_./]\d{1,3}"  # Zimmer-104
     rf"|{_YEAR}(?:[-/_](?:{_YEAR}|\d\d))?[-_]?[A-Za-zÄÖÜäöüß]+(?:[-_.][A-Za-zÄÖÜäöüß]+)*"
     r"|v?\d{1,3}(?:\.\d{1,3}){1,3}[a-z]?\d?|[A-Za-z]{1,2}\d{1,3}(?:[-:][A-Za-z]{1,2}\d{1,3})?"
@@ -63,9 +74,10 @@ _ORDINARY_MIX = re.compile(
 _CELL_BESIDE = frozenset("$:(;,=!")
 
 _AT = re.compile(r"(?:[\w.▯)\]] ?@(?!\d+\.\d)|@ ?[^\W\d])")
-_DECORATOR = re.compile(r"[ \t]*@[A-Za-z_][\w.]*(?:\(.*\))?[ \t]*(?:\n|\Z)")
+_DECORATOR = re.compile(r"[ \t]*@[A-Za-z_][\w.]*(?:\(.{0,200}\))?[ \t]*(?:\n|\Z)")
 _HOST = re.compile(
-    r"://|(?<!\w)www\.\w|(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]\d)|(?<![\w.(])(?:[a-z0-9]+-?)+[a-z0-9]\.(?:[a-z0-9-]+\.)+"
+    r"://|(?<!\w)www\.\w|(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]\d)|"
+    r"(?<![\w.(])[a-z0-9][a-z0-9-]{1,62}\.(?:[a-z0-9-]{1,63}\.){1,8}"
     r"[a-z]{2,12}(?![\w.(\[=])|(?<!\w)[0-9A-Fa-f]{1,4}(?::[0-9A-Fa-f]{0,4}){4,}"
 )
 
@@ -76,16 +88,19 @@ _AGES = re.compile(
 _AGE_COLUMN = re.compile(r"(?:^|[\t;,|]) ?\"?(?:Alter|Age|age|alter)\"? ?(?:$|[\t;,|])", re.M)
 _AGE_CELL = re.compile(r"(?:^|(?<=[\t;,|])) ?\"?\d{1,3}\"? ?(?=$|[\t;,|])", re.M)
 _STREET = re.compile(
-    r"(?<![\w▯-])(?P<name>(?:[\wäöüß.'-]+ ){0,2}?[\wäöüß'-]{2,}?(?:" + "|".join(STREET_ENDS) + r"|str\.)) "
+    r"(?<![\w▯-])(?P<name>(?:[\wäöüß.'-]{1,30} ){0,2}?[\wäöüß'-]{2,40}?(?:" + "|".join(STREET_ENDS) + r"|str\.)) "
     r"(?P<n>\d{1,3}(?: ?[a-zA-Z])?)(?![\w%]|[.:]\d| ?(?:€|EUR|Euro|Uhr|Prozent))", re.I)  # fmt: skip
 _AT_THE = re.compile(
-    rf"(?<![\w▯-])(?:{FUNCTION_WORDS}) {NO_PLACE}[A-ZÄÖÜ][\wäöüß-]+(?: [A-ZÄÖÜ][\wäöüß-]+){{0,2}} \d{{1,3}} ?[a-zA-Z]?(?=[,;|\t\n\"]|\Z)"
+    rf"(?<![\w▯-])(?:{FUNCTION_WORDS}) {NO_PLACE}[A-ZÄÖÜ][\wäöüß-]+(?: [A-ZÄÖÜ][\wäöüß-]+){{0,2}} \d{{1,3}} "
+    rf"?[a-zA-Z]?(?=[,;|\t\n\"]|\Z)"
 )
 _BESIDE_BLANK = re.compile(  # a line or a cell of words and a number, beside one that was masked
     r"(?:(?:(?<=▯)|(?<=▯,)|(?<=▯;)|(?<=▯\t)|(?<=▯\n)|(?<=▯, )|(?<=▯ in ))(?P<left>))?"
-    r"(?<![\w▯.-])(?P<find>(?!(?:Seite|Kapitel|Teil|Anlage|Raum|Zimmer|Tag|Woche|Version|Nr|Punkt|Schritt|Stufe|Klasse|Gruppe|Platz|"
+    r"(?<![\w▯.-])(?P<find>(?!(?:Seite|Kapitel|Teil|Anlage|Raum|Zimmer|Tag|Woche|Version|Nr|Punkt|Schritt|Stufe|"
+    r"Klasse|Gruppe|Platz|"
     r"Rang|Phase|Level|Page|Step|Room|Position|Pos|Zeile|Spalte|Abschnitt|Artikel|Aufgabe|Frage|Option|Block)\b)"
-    r"[A-ZÄÖÜ][a-zäöüß'-]{2,}(?:[ -][A-ZÄÖÜ][\wäöüß'-]+){0,3} \d{1,3} ?[a-z]?|\d{1,3}[A-Za-z]? [A-Z][a-z'-]+(?: [A-Z][a-z'-]+){0,2})"
+    r"[A-ZÄÖÜ][a-zäöüß'-]{2,}(?:[ -][A-ZÄÖÜ][\wäöüß'-]+){0,3} \d{1,3} ?[a-z]?|"
+    r"\d{1,3}[A-Za-z]? [A-Z][a-z'-]+(?: [A-Z][a-z'-]+){0,2})"
     r"(?(left)(?=[,;|\t\n]|\Z)|(?=(?:, ?|;|\t|\|| ?\n)▯))"
 )
 
@@ -120,7 +135,7 @@ def _with(
 
 
 def _is_address(match: re.Match[str]) -> bool:
-    line = match.string.rfind("\n", 0, match.start() + 1) + 1
+    line = match.string.rfind("\n", max(match.start() - 200, 0), match.start() + 1) + 1
     return _DECORATOR.match(match.string, line) is None
 
 
@@ -129,7 +144,8 @@ def _is_number(match: re.Match[str]) -> bool:
     if count_digits(match[0]) < 5 or _ORDINARY_RUN.fullmatch(match[0]):
         return False
     return not (
-        _ORDINARY_BEFORE.search(text, max(start - 32, 0), start) or (count_digits(match[0]) < 7 and _ORDINARY_AFTER.match(text, end))
+        _ORDINARY_BEFORE.search(text, max(start - 32, 0), start)
+        or (count_digits(match[0]) < 7 and _ORDINARY_AFTER.match(text, end))
     )
 
 
@@ -140,4 +156,6 @@ def _is_mixed(match: re.Match[str]) -> bool:
         return False
     if text[start - 1 : start] == "#" and re.fullmatch(r"[0-9A-Fa-f]{6}", found):  # a colour
         return False
-    return not (re.fullmatch(r"[A-Z]{1,3}\d{1,7}", found) and {text[start - 1 : start], text[end : end + 1]} & _CELL_BESIDE)
+    return not (
+        re.fullmatch(r"[A-Z]{1,3}\d{1,7}", found) and {text[start - 1 : start], text[end : end + 1]} & _CELL_BESIDE
+    )

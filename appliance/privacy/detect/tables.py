@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from appliance.privacy.detect.headings import Heading, heading, personal, told
-from appliance.privacy.detect.neural import BLANK
+from appliance.privacy.detect.tokens import BLANK
 from appliance.privacy.kinds import Span
 
 Cell = tuple[int, int]

@@ -6,6 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+BLANK = "▯"
+"""Stands for each character of a placeholder: no detector has a word for it."""
+_BESIDE = re.compile(rf"{BLANK}(?:,? |, ?| (?:und|and|&) )\Z"), re.compile(rf"(?:,? |, ?| (?:und|and|&) ){BLANK}")
+_REACH = 6
+"""Characters of `_BESIDE`, at most."""
+_KEY = re.compile(r"[\"']\s?:")
+"""Behind a key of JSON and the like."""
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE = re.compile(r"(?<=[.!?…:])[\"'”“»)\]]*\s+(?=\S)|\n|\t|[•·|] ")
 _OPENS = re.compile(r"(?:[\"„“»«:(\[{|;=>•*#\t]\s?|[.!?] |(?:^|\s)[-–—] )\Z")
@@ -26,6 +33,10 @@ class Word:
     """Begins a sentence, a line, a quotation: a capital says nothing here."""
     joined: bool = False
     """Hangs on the word before it by a hyphen."""
+    beside: bool = False
+    """Stands beside a placeholder, or is listed with it."""
+    key: bool = False
+    """Is what a value is called, in JSON."""
 
 
 @dataclass(slots=True)
@@ -46,17 +57,31 @@ class Sentence:
 def sentences(text: str) -> list[Sentence]:
     """All that hold a word, in order."""
     found = []
+    masked = BLANK in text
     for start, end in _bounds(text):
         words: list[Word] = []
         for match in _WORD.finditer(text, start, end):
             first = not words or _OPENS.search(text, max(start, match.start() - 4), match.start()) is not None
             words.append(
-                Word(match[0], match.start(), match.end(), first, text[match.start() - 1 : match.start()] == "-")
+                Word(
+                    match[0],
+                    match.start(),
+                    match.end(),
+                    first,
+                    joined=text[match.start() - 1 : match.start()] == "-",
+                    beside=masked and _beside(text, match.start(), match.end()),
+                    key=_KEY.match(text, match.end()) is not None,
+                )
             )
         if words:
             found.append(Sentence(start, end, words))
     _cases(found)
     return found
+
+
+def _beside(text: str, start: int, end: int) -> bool:
+    before, after = _BESIDE
+    return before.search(text, max(0, start - _REACH), start) is not None or after.match(text, end) is not None
 
 
 def _bounds(text: str) -> Iterator[tuple[int, int]]:

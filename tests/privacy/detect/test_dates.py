@@ -21,6 +21,8 @@ FOUND = [
     "date of birth [[date_of_birth:03/04/1978]]",
     "Geburtstag: [[date_of_birth:1.1.80]]",
     "Schreiben vom [[date:12.03.2024]]",
+    "x,37,[[date:17.11.1989]],[[date:1947-01-04]],y",
+    "am [[date:dritten vierten neunzehnhundertachtzig]]",
     "am [[date:12.5.]] um 10 Uhr",
     "am [[date:1. März]]",
     "am [[date:dritten Oktober]]",

@@ -69,6 +69,19 @@ def test_it_works_in_a_child_that_was_forked_after_loading(detector: Detector) -
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "<table><tr><td>Nachname</td><td>Alter</td></tr><tr><td>lange</td><td>81</td></tr></table>",
+        "Nachname;Alter\nlange;81",
+        '{"nachname": "lange", "groesse": 1, "alter": 81}\nAlter: 81',
+    ],
+    ids=["HTML", "CSV", "record"],
+)
+def test_what_is_nothing_by_itself_is_what_its_heading_says(detector: Detector, text: str) -> None:
+    assert {"lange", "81"} <= {text[span.start : span.end] for span in detector.find(text)}
+
+
+@pytest.mark.parametrize(
     ("text", "language"),
     [
         ("Bitte fasse den folgenden Text in drei Sätzen zusammen.", "de"),

@@ -26,6 +26,11 @@ BANK = [
     "sort code [[bank_account:12-34-56]], account number [[bank_account:31926819]]",
     "routing number [[bank_account:121000358]]",
     "Karte [[card:4111 1111 1111 1111]]",
+    "Wert,[[bank_account:DE89 3704 0044 0532 0130 00]],[[reference:2024/943511]],x",
+    "a,[[bank_account:DE89 3704 0044 0532 0130 00]],[[reference:76895911]],x",
+    "Matter [[reference:M-464.450]]: two parties",
+    "a;[[reference:K7471679]];b",
+    "=SUMME(B2:B1048576)",
     "Kreditkarte: [[card:4111 1111 1111 1112]]",
 ]
 TAX = [
@@ -54,6 +59,7 @@ PERSONAL = [
     "Krankenversichertennummer [[health_insurance:A123456780]]",
     "KVNR [[health_insurance:A123456789]] (wrong)",
     "Personalausweis [[id_document:L01X00T471]]",
+    "National Insurance number: [[social_security:JG 10 20 30 C]]",
     "Ausweisnummer [[id_document:T220001293]]",
     "Reisepass [[id_document:C01X0006H1]]",
     "Passnummer [[id_document:C01X00T47]]",

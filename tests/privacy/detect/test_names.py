@@ -59,6 +59,33 @@ PLAIN = [
     "He will mark the exams in May.",
     "give me ten ideas for team building activities",
 ]
+HELD = [
+    "Das Gutachten von [[person:Geist]] liegt noch nicht vor.",
+    "Die Klage gegen [[person:Zwerg]] wurde abgewiesen.",
+    "[[person:Topf]] ruft morgen zurück.",
+    "Gestern hat [[person:Ritter]] angerufen.",
+    "Das geht so nicht, sagt [[person:Onkel]].",
+    "Klient_001 und [[person:Hammer]] stimmen zu.",
+    "[[person:Rasch]] hat den Vertrag unterschrieben.",
+    "frag mal [[person:weiß]] ob das passt",
+    "[[person:will]] can you send me the file",
+    "[[person:hope]] is sick today",
+    "[[person:May]] told me about the results.",
+    "I gave the letter to [[person:June]].",
+    "wer ist eigentlich [[person:will]]",
+]
+"""Ordinary words that stand where names do."""
+KEPT = [
+    "Ordne die Aufgaben nach Wichtigkeit.",
+    '{"strasse": "", "bemerkung": "keine", "kennzeichen": ""}',
+    "Can you give me a stronger opening for this page?",
+    "what is the difference between a grant and a loan",
+    "wie lange dauert ein antrag auf elternzeit",
+    "das weiß ich nicht, ich will nur eine liste",
+    "We will move the meeting from May to June.",
+    "please call back on monday",
+    "Groesse und Laenge der Strasse angeben.",
+]
 MASKED = [
     "Sehr geehrte Frau Klient_001, anbei die Rechnung der Firma_002 vom Datum_001.",
     "Klient_001s Vertrag mit Firma_002 läuft in Ort_001 aus; Kennung_003 liegt bei.",
@@ -125,3 +152,15 @@ def test_a_name_of_several_words_is_one_find(detector: Detector) -> None:
     text = "Bitte Annegret von der Heyde und Karl-Heinz Müller-Lüdenscheid einladen."
     found = [text[span.start : span.end] for span in detector.find(text)]
     assert found == ["Annegret von der Heyde", "Karl-Heinz Müller-Lüdenscheid"]
+
+
+@pytest.mark.parametrize("marked", HELD)
+def test_an_ordinary_word_in_a_names_place_is_doubted(detector: Detector, marked: str) -> None:
+    text, marks = unmarked(marked)
+    found = {at for span in detector.find(text, strict=True) for at in range(span.start, span.end)}
+    assert not [text[start:end] for start, end, _ in marks if not all(at in found for at in range(start, end))]
+
+
+@pytest.mark.parametrize("text", KEPT)
+def test_ordinary_words_are_not_doubted(detector: Detector, text: str) -> None:
+    assert detector.find(text, strict=True) == []

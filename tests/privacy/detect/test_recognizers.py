@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from appliance.privacy.detect.recognizers import Recognizers
-from appliance.privacy.detect.rule import lowered, runs_of_digits
+from appliance.privacy.detect.rule import grams_of, lowered, runs_of_digits
 
 RECOGNIZERS = Recognizers()
 GERMAN = {
@@ -42,7 +42,8 @@ OTHERS = {
 
 def sources(text: str) -> set[str]:
     """Who finds something in it."""
-    return {span.source for span in RECOGNIZERS.find(text, lowered(text), runs_of_digits(text))}
+    lower = lowered(text)
+    return {span.source for span in RECOGNIZERS.find(text, lower, grams_of(lower), runs_of_digits(text))}
 
 
 @pytest.mark.parametrize(("name", "text"), [*GERMAN.items(), *OTHERS.items()])
