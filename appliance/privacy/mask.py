@@ -25,6 +25,8 @@ _NUMBERS = frozenset({
 })  # fmt: skip
 """In which spaces and hyphens mean nothing."""
 _GENITIVE = re.compile(r"['’]?[sS](?!\w)")
+_SYLLABLE = re.compile(r"(?:-[^\W\d_A-ZÄÖÜ]{1,5})+(?!\w)")
+"""Of a given name, as in Min-jun."""
 _INITIALS = re.compile(r"(?<!z\.)(?<!z\. )(?<!\w)(?:[A-ZÄÖÜ]\.[ -]?)+\Z")
 
 Key = tuple[str, ...]
@@ -207,6 +209,8 @@ def _whole(text: str, span: Span) -> Span:
         while end < len(text) and text[end].isalnum():  # also behind a sign: a placeholder's letter needs an end
             end += 1
     if span.kind in _PEOPLE:
+        syllable = _SYLLABLE.match(text, end)
+        end = syllable.end() if syllable else end
         initials = _INITIALS.search(text, max(0, start - _LOOK_BACK), start)
         start = initials.start() if initials else start
     return replace(span, start=start, end=end)

@@ -79,6 +79,7 @@ def numbered(text: str) -> str:
         ("a.b@x.de, A.B@X.DE", {"a.b@x.de": Kind.EMAIL}, "Kennung_001, Kennung_001"),
         ("Herr Schneider, Schneidersche Akten, xSCHNEIDERx", {"Schneider": P},
          "Herr Klient_001, Klient_002 Akten, Klient_003"),
+        ("Su-bin kommt, Su-bins Akte", {"Su": P}, "Klient_001 kommt, Klient_001s Akte"),
         ("Baur, Bauer", {"Baur": P, "Bauer": P}, "Klient_001, Klient_002"),
     ],
 )  # fmt: skip
