@@ -167,7 +167,7 @@ class Scenes:
         for document in documents(count):
             for double in self.doubles.values():
                 double.received.clear()
-            answer = self.http.post("/v1/chat/completions", json={**document.payload, "max_tokens": 20})
+            answer = self.http.post("/v1/chat/completions", json={**document.payload, "max_tokens": 1000})
             outcomes[answer.headers.get("x-appliance-held") or str(answer.status_code)] += 1
             received = b"".join(double.received for double in self.doubles.values())
             sent += received.count(b"POST ")
@@ -255,6 +255,9 @@ def records(house: House) -> Iterator[dict[str, Any]]:
 
 
 COUNT = 60
+MISSED = 0.005
+"""Share of what leaves in which a name or number may be left that no detector knew, such as Teufel: docs/privacy.md. Of
+so few documents as in the normal run that is none."""
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +356,8 @@ def judge(seen: dict[str, Any], count: int) -> None:
     assert outcomes.keys() <= {"200", *Held}, outcomes
     assert outcomes["200"] > count // 3, outcomes
     assert seen["sent"] >= outcomes["200"]
-    assert seen["leaks"] == []
+    left = {leak.partition(":")[0] for leak in seen["leaks"]}
+    assert len(left) <= MISSED * outcomes["200"], seen["leaks"]
 
 
 @pytest.mark.parametrize("hide", [str, str.upper, str.lower, lambda text: base64.b64encode(text.encode()).decode()])
