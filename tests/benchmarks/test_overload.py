@@ -112,6 +112,7 @@ def test_the_chart_and_the_table_can_be_made() -> None:
     assert "| 10.0 | 100 | 60 s | 600 | 2.0 ms | 2.0 ms | 100% | 100 to 100 MB | +0.00 |" in overload.table(run())
 
 
+@pytest.mark.long
 def test_a_short_overload_of_a_real_gateway_is_refused_and_served(tmp_path: Path) -> None:
     """What it measures of a machine with other work on it says little, so only what is in it is looked at."""
     assert overload.main(["--fake", "--seconds", "4", "--tokens", "8", "--results", str(tmp_path)]) in (0, 1)
