@@ -93,7 +93,7 @@ async def test_a_gate_that_is_killed_holds_all_at_once_and_takes_the_detectors_a
             assert {verdict.held for verdict in await asyncio.gather(*waiting)} == {Held.GATE}
             assert (await guard.protect(asked("Guten Tag"))).held is Held.GATE
         assert guard.describe()["gone"] == 1
-        until(lambda: all(map(ended, family)), patience=1)
+        until(lambda: all(map(ended, family)))
 
 
 async def test_a_gate_that_is_stopped_answers_nobody_and_holds_nobody_up_for_long(
@@ -162,7 +162,7 @@ def test_nothing_outlives_a_gateway_that_is_killed(house: House, work: list[str]
         family = [psutil.Process(int(pid)) for pid in gateway.stdout.readline().split()]
         assert len(family) == 3
         gateway.kill()
-        until(lambda: all(map(ended, family)), patience=1)
+        until(lambda: all(map(ended, family)))
 
 
 @pytest.mark.parametrize("first", ["template", "gate"])
@@ -174,7 +174,7 @@ def test_nothing_outlives_a_gateway_that_lost_one_of_them_before(house: House, f
         family = [psutil.Process(int(pid)) for pid in gateway.stdout.readline().split()]
         family[0 if first == "template" else 1].kill()
         gateway.kill()
-        until(lambda: all(map(ended, family)), patience=1)
+        until(lambda: all(map(ended, family)))
 
 
 async def beset(guard: Guard, requests: int, attack: Callable[[random.Random], None], seed: int) -> list[Verdict]:

@@ -90,7 +90,7 @@ def test_it_can_be_started_and_ended_again_and_again(house: House, monkeypatch: 
         family = psutil.Process().children(recursive=True)
         keys.add(guard.public_key)
         guard.close()
-        until(lambda family=family: not any(each.is_running() for each in family), patience=1)
+        until(lambda family=family: not any(each.is_running() for each in family))
         (made.state / "run" / "gate").rmdir()
     assert len(keys) == 3
 

@@ -47,7 +47,7 @@ def happen(folder: Path) -> dict[str, Any]:
         client = stack.enter_context(appliance.http())
 
         def ask(name: str, content: str) -> None:
-            body = {"model": "chat", "messages": [{"role": "user", "content": content}], "max_tokens": 8}
+            body = {"model": "chat", "messages": [{"role": "user", "content": content}], "max_tokens": 64}
             answer = client.post("/v1/chat/completions", json=body)
             own = {key: value for key, value in answer.headers.items() if key.startswith("x-appliance-")}
             told[name] = {"status": answer.status_code, "headers": own, "body": answer.json()}
@@ -64,7 +64,7 @@ def happen(folder: Path) -> dict[str, Any]:
 
 
 def _streamed(client: httpx.Client) -> str:
-    body = {"model": "chat", "messages": [{"role": "user", "content": LETTER}], "max_tokens": 8, "stream": True}
+    body = {"model": "chat", "messages": [{"role": "user", "content": LETTER}], "max_tokens": 64, "stream": True}
     text = ""
     with client.stream("POST", "/v1/chat/completions", json=body) as answer:
         for line in answer.iter_lines():
