@@ -26,6 +26,9 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "/v1/score": {"text_1": "one", "text_2": "two"},
 }
 
+# an engine of their own takes half a minute; tests/journeys/test_waiting.py shows the order in each run
+pytestmark = [pytest.mark.engine, pytest.mark.long]
+
 
 def key_of(appliance: Appliance, service_class: str, team: str) -> dict[str, str]:
     """Headers with a new key."""
