@@ -75,7 +75,7 @@ class Mask:
         known = _genitives({text: _mentions(text, finds) for text, finds in alike.items()})
         finder, kinds = self._look_for(mention for found in known.values() for mention in found)
         mentions = {
-            text: _with_digits(text, _with_literals(text, _with_others(text, found, finder, kinds)))
+            text: _apart(text, _with_digits(text, _with_literals(text, _with_others(text, found, finder, kinds))))
             for text, found in known.items()
         }
         persons = Persons(
@@ -273,6 +273,16 @@ def _with_digits(text: str, mentions: Sequence[_Mention]) -> list[_Mention]:
         longer = end > mention.end
         whole.append(_mention(text, mention.start, end, mention.kind) if longer else mention)
     return whole
+
+
+def _apart(text: str, mentions: Iterable[_Mention]) -> list[_Mention]:
+    """Those that touch as one: behind a placeholder's letter no other may begin."""
+    apart: list[_Mention] = []
+    for mention in mentions:
+        if apart and apart[-1].end == mention.start and not (apart[-1].literal or mention.literal):
+            mention = _mention(text, apart[-1].start, mention.end, apart.pop().kind)  # noqa: PLW2901
+        apart.append(mention)
+    return apart
 
 
 def _merged(first: Sequence[_Mention], then: Iterable[_Mention]) -> list[_Mention]:
