@@ -33,7 +33,7 @@ from appliance.seal import probes
 from appliance.seal.evidence import evidence
 from tests.fakes.certificates import Authority
 from tests.fakes.endpoint import Endpoint, endpoint
-from tests.fakes.house import ROOT, until
+from tests.fakes.house import ROOT, over, until
 from tests.fakes.people import as_somebody
 
 REQUEST = b'POST /v1/chat/completions HTTP/1.1\r\nhost: far\r\ncontent-length: 13\r\n\r\n{"model":"m"}'
@@ -77,7 +77,7 @@ def started(made: Pair) -> dict[str, int]:
 
 
 def gone(*pids: int) -> bool:
-    return all(not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE for pid in pids)
+    return all(not psutil.pid_exists(pid) or over(psutil.Process(pid)) for pid in pids)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.fakes.house import House, Running, until
+from tests.fakes.house import House, Running, over, until
 
 Start = Callable[..., Running]
 PATH = "/v1/chat/completions"
@@ -149,5 +149,5 @@ def test_the_witness_ends_with_the_appliance_however_that_ends(house: House, sta
     running = start(house).ready()
     watching = witness(running)
     os.kill(running.process.pid, signal.SIGKILL)
-    until(lambda: not watching.is_running() or watching.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: over(watching))
     assert Path(house.state / "egress").stat().st_mode & 0o777 == 0o700

@@ -41,6 +41,14 @@ def until(what: Callable[[], T | Literal[False]], patience: float = PATIENCE, ev
     return result
 
 
+def over(process: psutil.Process) -> bool:
+    """Whether it has ended. An orphan may stay a zombie for good: not every machine's first process reaps."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def safetensors(data: bytes) -> bytes:
     """A right file of one tensor, which holds `data`."""
     header = json.dumps({"w": {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}}).encode()

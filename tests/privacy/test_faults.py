@@ -17,7 +17,7 @@ import pytest
 from appliance.privacy.guard import Guard
 from appliance.privacy.verdict import Held, Verdict
 from tests.fakes.guards import asked, configured, guarded, process, soon, workers
-from tests.fakes.house import ROOT, House, until
+from tests.fakes.house import ROOT, House, over, until
 
 FAULTS = {
     "CRASH": "it is killed",
@@ -42,10 +42,6 @@ def fine(verdict: Verdict, *originals: str) -> bool:
     return verdict.held is None and hidden and sorted(verdict.originals.values()) == sorted(originals)
 
 
-def ended(each: psutil.Process) -> bool:
-    return not each.is_running() or each.status() == psutil.STATUS_ZOMBIE
-
-
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: FAULTS[fault])
 async def test_a_detector_that_fails_holds_that_request_and_no_other(
     house: House, monkeypatch: pytest.MonkeyPatch, fault: str
@@ -55,7 +51,7 @@ async def test_a_detector_that_fails_holds_that_request_and_no_other(
         verdict = await guard.protect(asked(f"Anna Weber {fault}"))
         assert (verdict.held, verdict.payload, verdict.ticket, verdict.originals) == (Held.DETECTOR, b"", "", {})
         assert "Anna" not in verdict.why
-        await soon(lambda: ended(before))  # none goes on after a fault: the next is a fresh one
+        await soon(lambda: over(before))  # none goes on after a fault: the next is a fresh one
         assert fine(await guard.protect(asked("Anna Weber")), "Anna Weber")
         assert guard.describe()["detectors_started"] == 2
 
@@ -93,7 +89,7 @@ async def test_a_gate_that_is_killed_holds_all_at_once_and_takes_the_detectors_a
             assert {verdict.held for verdict in await asyncio.gather(*waiting)} == {Held.GATE}
             assert (await guard.protect(asked("Guten Tag"))).held is Held.GATE
         assert guard.describe()["gone"] == 1
-        until(lambda: all(map(ended, family)))
+        until(lambda: all(map(over, family)))
 
 
 async def test_a_gate_that_is_stopped_answers_nobody_and_holds_nobody_up_for_long(
@@ -128,7 +124,7 @@ async def test_without_the_template_detectors_work_on_until_they_end(
         async with asyncio.timeout(5):  # at once, not when its time is over
             verdict = await guard.protect(asked("Guten Tag"))
         assert verdict.held is Held.DETECTOR
-        assert all(map(ended, left))
+        assert all(map(over, left))
 
 
 GATEWAY = """
@@ -162,7 +158,7 @@ def test_nothing_outlives_a_gateway_that_is_killed(house: House, work: list[str]
         family = [psutil.Process(int(pid)) for pid in gateway.stdout.readline().split()]
         assert len(family) == 3
         gateway.kill()
-        until(lambda: all(map(ended, family)))
+        until(lambda: all(map(over, family)))
 
 
 @pytest.mark.parametrize("first", ["template", "gate"])
@@ -174,7 +170,7 @@ def test_nothing_outlives_a_gateway_that_lost_one_of_them_before(house: House, f
         family = [psutil.Process(int(pid)) for pid in gateway.stdout.readline().split()]
         family[0 if first == "template" else 1].kill()
         gateway.kill()
-        until(lambda: all(map(ended, family)))
+        until(lambda: all(map(over, family)))
 
 
 async def beset(guard: Guard, requests: int, attack: Callable[[random.Random], None], seed: int) -> list[Verdict]:

@@ -20,7 +20,7 @@ from appliance.privacy.kinds import Kind
 from appliance.privacy.verdict import Held
 from tests.fakes import gatehouse
 from tests.fakes.guards import asked, configured, guarded, soon, workers
-from tests.fakes.house import ROOT, House
+from tests.fakes.house import ROOT, House, over
 
 REQUEST = {"provider": "mistral", "method": "POST", "path": "/v1/chat/completions"}
 
@@ -165,7 +165,7 @@ async def test_who_gives_up_waits_no_longer(house: House, monkeypatch: pytest.Mo
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await soon(lambda: not busy.is_running())  # it worked for nobody
+        await soon(lambda: over(busy))  # it worked for nobody
         assert (await guard.protect(asked("Guten Tag"))).held is None
 
 

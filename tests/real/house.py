@@ -154,14 +154,6 @@ def _role(process: psutil.Process) -> str:
     return {"VLLM::EngineCore": "core", "VLLM::Worker": "worker"}.get(command[0], f"helper {process.pid}")
 
 
-def alive(process: psutil.Process) -> bool:
-    """Whether it still runs; a zombie holds no memory."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def network_of(pid: int) -> int:
     """The network namespace of a process."""
     return Path(f"/proc/{pid}/ns/net").stat().st_ino

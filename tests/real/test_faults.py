@@ -20,8 +20,8 @@ import openai
 import psutil
 import pytest
 
-from tests.fakes.house import until
-from tests.real.house import ANSWER, ROOT, Appliance, alive, card
+from tests.fakes.house import over, until
+from tests.real.house import ANSWER, ROOT, Appliance, card
 
 TALE: Any = [{"role": "user", "content": "Tell me a very long fairy tale with many chapters."}]
 LENGTH = 4000
@@ -187,7 +187,7 @@ async def test_a_swap_to_bitsandbytes_under_load_fails_no_request(house: Applian
         try:
             applied = await asyncio.to_thread(house.run, "apply")
             assert applied.returncode == 0, applied.stderr
-            await asyncio.to_thread(until, lambda: not any(map(alive, before)), ANSWER)
+            await asyncio.to_thread(until, lambda: all(map(over, before)), ANSWER)
         finally:
             done.set()
     counts = [talk.result() for talk in talks]
@@ -234,6 +234,6 @@ def test_nothing_outlives_an_appliance_that_is_killed(house: Appliance) -> None:
     assert set(engine.values()) <= set(family)
     house.process.kill()
     house.process.wait()
-    until(lambda: not any(map(alive, family)), 10)
+    until(lambda: all(map(over, family)), 10)
     house.start()
     assert house.status()["models"]["chat"]["state"] == "starting", "what the dead one left is in the way"
