@@ -61,10 +61,13 @@ serve: .venvs/gateway/.ready .venvs/engine/.ready-$(DEVICE) $(call weights,$(SER
 	@$(if $(filter cuda,$(DEVICE)),$(if $(filter %.gpu.yaml,$(CONFIG)),,echo "This machine has a GPU. For the 8B model: put Qwen3-8B-AWQ into models/$(GPU_MODEL)/incoming, run '$(APPLIANCE) models prepare $(GPU_MODEL)', then 'make serve' again."))
 	@exec $(APPLIANCE) serve --config $(CONFIG)
 
+# Most tests wait for processes, so that two at once take little more than half the time.
+PYTEST := pytest -n 2 --dist loadgroup
+
 ## test        every test but the long ones, with the real engine and real models
 .PHONY: test test-long check bench
 test: tested
-	@$(RUN) pytest -m "not long" $(ARGS)
+	@$(RUN) $(PYTEST) -m "not long" $(ARGS)
 
 ## test-long   soak, fuzz and fault series
 test-long: tested
@@ -76,20 +79,20 @@ check: tested audit
 	@$(RUN) ruff check
 	@$(RUN) mypy
 	@.venvs/dev/bin/lint-imports
-	@$(RUN) pytest -m "not long" $(ARGS)
+	@$(RUN) $(PYTEST) -m "not long" $(ARGS)
 
 ## audit       ask an advisory service about every locked package (OSV_URL=: your own; AUDIT=offline: don't)
 .PHONY: audit
 audit: .venvs/dev/.ready
 	@.venvs/dev/bin/python .ci/audit.py $(if $(filter offline,$(AUDIT)),--offline) $(if $(OSV_URL),--osv-url $(OSV_URL)) \
-		$(addprefix $(LOCKS)/,uv.txt gateway.txt dev.txt engine-cpu.txt engine-cuda.txt prepare.txt)
+		$(addprefix $(LOCKS)/,uv.txt gateway.txt dev.txt engine-cpu.txt engine-cuda.txt prepare.txt evaluate.txt)
 
 ## bench       measure CONFIG against its objectives
 bench: tested $(call weights,$(SERVED))
 	@$(RUN) benchmarks.bench --config $(CONFIG) $(ARGS)
 
 .PHONY: tested
-tested: .venvs/prepare/.ready .venvs/dev/.ready .venvs/gateway/.ready .venvs/engine/.ready-$(DEVICE) $(call weights,$(TESTED))
+tested: .venvs/prepare/.ready .venvs/evaluate/.ready .venvs/dev/.ready .venvs/gateway/.ready .venvs/engine/.ready-$(DEVICE) $(call weights,$(TESTED))
 
 ## reference   rewrite the pages that are derived from the code
 .PHONY: reference
@@ -108,13 +111,14 @@ rm -f .venvs/$(1).lock
 endef
 .PHONY: lock
 lock: $(UV)
-	@echo "Resolving six sets of packages: about 15 seconds ..."
+	@echo "Resolving seven sets of packages: about 15 seconds ..."
 	@$(call compile,uv,$(LOCKS)/uv.in)
 	@$(call compile,gateway,pyproject.toml --override $(LOCKS)/without-sdk.txt)
 	@$(call compile,dev,pyproject.toml $(LOCKS)/dev.in --constraint $(LOCKS)/gateway.txt --override $(LOCKS)/without-sdk.txt)
 	@$(call compile,engine-cpu,$(LOCKS)/engine-cpu.in --override $(LOCKS)/without-gpu.txt $(TORCH_CPU))
 	@$(call compile,engine-cuda,$(LOCKS)/engine-cuda.in --override $(LOCKS)/with-gpu.txt)
 	@$(call compile,prepare,$(LOCKS)/prepare.in --override $(LOCKS)/without-gpu.txt $(TORCH_CPU))
+	@$(call compile,evaluate,$(LOCKS)/evaluate.in --override $(LOCKS)/without-clouds.txt)
 
 ## install-offline  set everything up from this unpacked bundle, without a network (docs/offline.md)
 # Checked anew each time, and what was installed before goes first: what stands then came out of the bundle.
@@ -125,7 +129,7 @@ install-offline:
 	@rm -f .venvs/.checked
 	@$(MAKE) .venvs/.checked
 	@rm -rf .venvs/*/
-	@$(MAKE) gateway engine $(filter prepare dev,$(SETS))
+	@$(MAKE) gateway engine $(filter prepare evaluate dev,$(SETS))
 	@rm -rf .venvs/.cache
 	@echo "Installed. Next: make serve"
 
@@ -217,8 +221,12 @@ endef
 	@echo "Setting up the tools that prepare models, with two small models inside (1 GB): up to a minute ..."
 	@$(call environment,prepare,prepare,$(TORCH_CPU))
 
-.PHONY: gateway dev engine prepare
-gateway dev prepare: %: .venvs/%/.ready
+.venvs/evaluate/.ready: $(LOCKS)/evaluate.txt | $(UV)
+	@echo "Setting up the tools that evaluate models: a few seconds ..."
+	@$(call environment,evaluate,evaluate)
+
+.PHONY: gateway dev engine prepare evaluate
+gateway dev prepare evaluate: %: .venvs/%/.ready
 engine: .venvs/engine/.ready-$(DEVICE)
 
 # --- Models ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,14 @@ import httpx
 import pytest
 
 from tests.fakes import house as houses
-from tests.fakes.house import House, Running
+from tests.fakes.house import ROOT, House, Running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where two run at once: a file stays whole, since its fixtures are dear, and so does what the real engine runs."""
+    for item in items:
+        real = item.path.is_relative_to(ROOT / "tests" / "real")
+        item.add_marker(pytest.mark.xdist_group("the real engine" if real else str(item.path)))
 
 
 @pytest.fixture

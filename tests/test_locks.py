@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.house import ROOT
 
 LOCKS = ROOT / "configs" / "locks"
-OVERRIDES = {"with-gpu.txt", "without-gpu.txt", "without-sdk.txt"}
+OVERRIDES = {"with-gpu.txt", "without-clouds.txt", "without-gpu.txt", "without-sdk.txt"}
 """Read by `make lock` only; nothing is installed from them."""
 LOCKED = sorted({path.name for path in LOCKS.glob("*.txt")} - OVERRIDES)
 REQUIREMENT = re.compile(

@@ -10,8 +10,8 @@ from typing import Literal
 from appliance.errors import BundleFailed
 
 FOLDER = "configs/locks"
-Left = Literal["tests", "preparation"]
-_SETS: dict[Left, str] = {"tests": "dev", "preparation": "prepare"}
+Left = Literal["tests", "preparation", "evaluation"]
+_SETS: dict[Left, str] = {"tests": "dev", "preparation": "prepare", "evaluation": "evaluate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Pin:
 def chosen(device: str, without: tuple[Left, ...]) -> tuple[str, ...]:
     """The sets that a bundle for `device` holds."""
     left = {_SETS[each] for each in without}
-    return tuple(name for name in ("uv", "gateway", f"engine-{device}", "prepare", "dev") if name not in left)
+    return tuple(name for name in ("uv", "gateway", f"engine-{device}", "prepare", "evaluate", "dev") if name not in left)
 
 
 def read(lock: Path) -> tuple[Pin, ...]:

@@ -25,6 +25,7 @@ SETS = {
     "gateway": ["plain", "licensed"],
     "engine-cuda": ["licensed", "native"],
     "prepare": [],
+    "evaluate": [],
     "dev": [],
 }
 
@@ -85,7 +86,7 @@ def write_checkout(folder: Path, shelf: Path) -> Path:
 
 def make(checkout: Path, shelf: Path, output: Path, **changed: Any) -> collect.Made:
     """A bundle of `checkout` with the packages of `shelf`, and without the sets that may be left out."""
-    order = collect.Order(**{"device": "cuda", "without": ("tests", "preparation"), **changed})
+    order = collect.Order(**{"device": "cuda", "without": ("tests", "preparation", "evaluation"), **changed})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(collect, "CHECKOUT", checkout)
         patch.setenv("PIP_NO_INDEX", "1")

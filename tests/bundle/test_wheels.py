@@ -15,7 +15,7 @@ from tests.fakes.house import ROOT
 
 @pytest.mark.parametrize("lock", sorted((ROOT / "configs" / "locks").glob("*.txt")), ids=lambda lock: lock.stem)
 def test_every_lock_is_understood_line_by_line(lock: Path) -> None:
-    if lock.stem in ("with-gpu", "without-gpu", "without-sdk"):  # overrides, no locks
+    if lock.stem in ("with-gpu", "without-clouds", "without-gpu", "without-sdk"):  # overrides, no locks
         with pytest.raises(BundleFailed, match="isn't locked by version and hash"):
             locks.read(lock)
         return
@@ -26,8 +26,8 @@ def test_every_lock_is_understood_line_by_line(lock: Path) -> None:
 
 
 def test_the_sets_of_a_bundle() -> None:
-    assert locks.chosen("cpu", ()) == ("uv", "gateway", "engine-cpu", "prepare", "dev")
-    assert locks.chosen("cuda", ("tests", "preparation")) == ("uv", "gateway", "engine-cuda")
+    assert locks.chosen("cpu", ()) == ("uv", "gateway", "engine-cpu", "prepare", "evaluate", "dev")
+    assert locks.chosen("cuda", ("tests", "preparation", "evaluation")) == ("uv", "gateway", "engine-cuda")
     for name in (*locks.chosen("cpu", ()), *locks.chosen("cuda", ())):
         assert (ROOT / locks.FOLDER / f"{name}.txt").is_file()
 

@@ -20,7 +20,7 @@ from appliance.errors import ConfigInvalid
 from appliance.seal.evidence import evidence
 from tests.fakes.certificates import Authority
 from tests.fakes.endpoint import endpoint
-from tests.fakes.house import House, Running, until
+from tests.fakes.house import House, Running, over, until
 
 Start = Callable[..., Running]
 ASK = {"model": "far", "messages": [{"role": "user", "content": "hello"}]}
@@ -235,8 +235,7 @@ def test_the_way_out_ends_with_the_appliance_and_takes_no_secret_from_its_enviro
         with running.client() as client:
             assert client.post(PATH, json=ASK).status_code == 200
         running.process.send_signal(end)
-        _, alive = psutil.wait_procs(both, timeout=5)
-        assert not alive
+        until(lambda: all(map(over, both)), patience=5)
 
 
 def test_a_missing_secret_stops_the_start_by_name(house: House, start: Start) -> None:

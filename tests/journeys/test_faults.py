@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.fakes.house import House, Running, until
+from tests.fakes.house import House, Running, over, until
 
 Start = Callable[..., Running]
 BODIES: dict[str, dict[str, Any]] = {
@@ -303,8 +303,7 @@ def test_nothing_survives_an_appliance_that_is_killed(house: House, start: Start
     family = running.family()
     assert len(family) > 3
     running.process.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert not alive
+    until(lambda: all(map(over, family)), patience=5)
     assert not running.engine_pids()
     running.process.wait()
     again = start(house)  # stale sockets and the lock are no obstacle
@@ -328,8 +327,7 @@ def test_an_appliance_told_to_end_lets_requests_finish_and_leaves_nothing(house:
         text += "".join(pieces)
     assert told_success("/v1/chat/completions", text)
     assert running.stop() == 0
-    _, alive = psutil.wait_procs(family, timeout=5)
-    assert not alive
+    until(lambda: all(map(over, family)), patience=5)
     assert not list((house.state / "run").glob("e*/engine.sock"))
 
 
