@@ -62,7 +62,7 @@ serve: .venvs/gateway/.ready .venvs/engine/.ready-$(DEVICE) $(call weights,$(SER
 	@exec $(APPLIANCE) serve --config $(CONFIG)
 
 # Most tests wait for processes, so that two at once take little more than half the time.
-PYTEST := pytest -n 2 --dist loadgroup
+PYTEST := pytest -n 2
 
 ## test        every test but the long ones, with the real engine and real models
 .PHONY: test test-long check bench

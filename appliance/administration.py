@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
 
 from appliance import __version__, incidents, observe
 from appliance import config as configuration
+from appliance.acceptance import Acceptance
 from appliance.accounts.identity import Identity
 from appliance.accounts.office import Office
 from appliance.api.exchange import House
-from appliance.api.wire import WireLimits
 from appliance.audit.archive import Actor, Archive
 from appliance.audit.daily import daily
 from appliance.audit.erasure import Erased, erase
@@ -25,20 +26,23 @@ from appliance.config import Config, RemoteModel, Settings
 from appliance.dispatch.turns import Turns
 from appliance.egress.assurance import Assurance, Verdict
 from appliance.engines.command import Spec
-from appliance.engines.engine import describe
-from appliance.engines.fleet import Fleet, Machine, Tell, specs
-from appliance.errors import ConfigInvalid, Problem
+from appliance.engines.fleet import Fleet
+from appliance.engines.planning import Plan
+from appliance.engines.served import Tell
+from appliance.engines.specs import Machine, specs
+from appliance.errors import ApplianceError, in_full
 from appliance.incidents import Standing, Trouble
 from appliance.privacy.guard import Guard
 from appliance.probing import Probing
+from appliance.proposal import Proposal, restarts
+from appliance.rollout.rollouts import Rollouts
 from appliance.seal.parts import Seal
 from appliance.testimony import Testimony
+from appliance.versions import Version, Versions
+from appliance.watching import Stillness, look
 
-_KEPT_BY_RESTART = (
-    "listen", "egress", "privacy", "state", "models_folder", "engines.environment",
-    "accounts.store", "accounts.identity.keys_url", "accounts.identity.ca", "audit.timestamps", "audit.shipping",
-    "audit.works_council",
-)  # fmt: skip
+_LOOK_SECONDS = 0.25
+"""Between two looks at the file of the config, where it is watched."""
 
 
 class Outward(Protocol):
@@ -73,59 +77,151 @@ class Appliance:
     endpoints: Mapping[str, RemoteModel]
     assurance: Assurance
     probing: Probing
+    rollouts: Rollouts
     guard: Guard | None = None
     """The privacy gate; None where nothing may leave."""
+    acceptance: Acceptance | None = None
+    """The gate of new engines."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     base_url: str = ""
-    _applying: asyncio.Lock = field(default_factory=asyncio.Lock)
     _orders: Orders = field(init=False)
+    versions: Versions = field(init=False)
+    version: Version | None = None
+    """That of the config in effect; None where it couldn't be kept."""
+    _refused: str | None = None
+    """Why the last apply changed nothing; None since one did."""
     _verdict_on_record: tuple[bool, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         self._orders = Orders(self.archive, self.config.state)
+        self.versions = Versions(self.config.state / "configs")
 
     async def begin(self) -> None:
         """Put on record that the appliance starts, and on what. Raises `AuditUnavailable`."""
         settings, applied = self.config.settings, self._applied
+        told = applied.changes(self.config.text)
         await self.archive.happened(
             "start", Actor.appliance(), version=__version__, policy=self.config.version, models=_weights(self.wanted),
             mode=settings.egress.mode, seal=list(self.seal.holds), missing=self._missing(),
-            works_council=settings.audit.works_council, **applied.changes(self.config.text),
+            works_council=settings.audit.works_council, **told,
         )  # fmt: skip
         await self.archive.journal.checkpoint_now()  # so that even a log that is a moment old has a signature
         applied.keep(self.config.text)
+        changes = [f"{section}: changed" for section in told["sections"]]
+        await self._keep("start", changes if self.versions.all() else ["the first config"])
 
     def end(self) -> None:
         """Put on record that the appliance ends, and whether it was asked to."""
         self.archive.note("stop", Actor.appliance(), asked=self.stopping.is_set())
 
-    async def apply(self, tell: Tell, by: Actor) -> list[str]:
+    async def plan(self, tell: Tell, version: int | None = None) -> Proposal:
+        """What `apply` would do with the config as it is, or with that version of it in its place; changes nothing.
+
+        Raises `ApplianceError` for one that is wrong in itself, or isn't there.
+        """
+        proposal, _ = await self._propose(tell, version)
+        return proposal
+
+    async def apply(self, tell: Tell, by: Actor, show: Callable[[Proposal], None] | None = None) -> list[str]:
         """Read the config again and make it so, for `by`; return what changed, in words.
 
-        It is on record as begun before anything changes. Raises `ApplianceError` when anything about it is wrong: then
-        nothing has changed. One at a time, from the reading on: else the one that read an older file could be the last
-        to take effect.
+        `show` is given what would change, before it does. It is on record as begun before anything changes. Raises
+        `ApplianceError` when anything about it is wrong: then nothing has changed. One at a time, from the reading on:
+        else the one that read an older file could be the last to take effect.
         """
-        async with self._applying:
-            return await self._apply(tell, by)
+        if self.rollouts.changing.locked():
+            tell("another apply is under way; this one comes after it, and reads the file then")
+        async with self.rollouts.changing:
+            try:
+                changes = await self._apply(tell, by, show)
+            except ApplianceError as refusal:
+                self._refused = in_full(refusal)
+                raise
+            self._refused = None
+            return changes
 
-    async def _apply(self, tell: Tell, by: Actor) -> list[str]:
-        new = configuration.load(self.config.file)
-        _refuse_what_needs_a_restart(self.config.settings, new.settings, self.endpoints, str(new.file))
-        tell("the config is right; checking weights")
-        wanted = await asyncio.to_thread(specs, new, Machine.here())
-        told = self._applied.changes(new.text)
+    async def _apply(self, tell: Tell, by: Actor, show: Callable[[Proposal], None] | None) -> list[str]:
+        proposal, wanted = await self._propose(tell)
+        if show is not None:
+            show(proposal)
+        if proposal.refusal is not None:
+            raise proposal.refusal
+        new = proposal.new
+        told = await asyncio.to_thread(self._applied.changes, new.text)
         async with self.archive.act("config.apply", by, policy=new.version, **told) as act:
-            changes = await self.fleet.change(new, wanted, tell)
-            for name in ("limits", "objectives", "engines", "accounts", "queue", "audit"):
-                if getattr(new.settings, name) != getattr(self.config.settings, name):
-                    changes.append(f"{name}: taken over")
-            act.tell(changes=changes, swaps=_swaps(_weights(self.wanted), _weights(wanted)))
+            before = {slot: engine.spec for slot, engine in self.fleet.engines()}  # a rollout may have changed it since
+            tried = dict(self.acceptance.results) if self.acceptance else {}
+            try:
+                changes = await self.fleet.change(new, wanted, tell)
+            finally:
+                if self.acceptance is not None:
+                    act.tell(gate=self.acceptance.since(tried))
+            changes += [f"{name}: taken over" for name in proposal.settings]
+            act.tell(changes=changes, swaps=_swaps(_weights(before), _weights(wanted)))
             self.config, self.wanted = new, wanted
             self._take_over(new.settings)
+            await self.rollouts.take(new)
             self._applied.keep(new.text)
+            await self._keep(by.name or ("SIGHUP" if by.role == "host" else "watch"), changes)
+            if self.version is not None:
+                act.tell(version=self.version.number, rollback=self.version.rollback)
         logging.getLogger("appliance").info("applied %s: %s", new.file, "; ".join(changes) or "no change")
         return changes
+
+    async def _propose(self, tell: Tell, version: int | None = None) -> tuple[Proposal, dict[str, Spec]]:
+        old = self.config
+        if version is None:
+            new = await asyncio.to_thread(configuration.load, old.file)
+        else:
+            text = await asyncio.to_thread(lambda: self.versions.text(self.versions.named(version)))
+            new = await asyncio.to_thread(configuration.of, old.file, text)
+        notes, new = self.rollouts.notes(new), self.rollouts.effective(new)
+        if restart := restarts(old.settings, new.settings, self.endpoints):
+            return Proposal(old, new, restart, None, notes), {}
+        tell("the config is right; checking weights")
+        wanted = await asyncio.to_thread(specs, new, Machine.here())
+        try:
+            plan: Plan | ApplianceError = self.fleet.plan(new, wanted)
+        except ApplianceError as refusal:
+            plan = refusal
+        return Proposal(old, new, [], plan, notes, self.fleet.memory()), wanted
+
+    async def _keep(self, by: str, changes: Sequence[str]) -> None:
+        """Keep the config that is in effect now. Where that fails it is in effect all the same, without a number."""
+        try:
+            self.version = await asyncio.to_thread(self.versions.keep, self.config.text, by, changes)
+        except OSError as cause:
+            self.version = None
+            what = "the config is in effect, but can't be kept for `appliance rollback`: %s: %s"
+            logging.getLogger("appliance").error(what, cause.filename, cause.strerror)
+
+    async def apply_unasked(self, by: Literal["SIGHUP", "watch"]) -> None:
+        """Apply for nobody who waits: the log tells how it went."""
+        log = logging.getLogger("appliance")
+        try:  # whoever sent the signal
+            await self.apply(log.info, Actor("", "host") if by == "SIGHUP" else Actor.appliance())
+        except ApplianceError as refusal:
+            log.error("%s: nothing was changed: %s", by, refusal)
+        except Exception:
+            log.exception("%s: apply failed", by)
+
+    async def watch(self) -> None:
+        """Apply the config when its file has been changed, where it says so itself, until cancelled."""
+        stillness = Stillness()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not self.config.settings.watch:
+                stillness = Stillness()
+            elif stillness.comes(look(self.config.file), time.monotonic()) and self._unapplied() is not False:
+                await self.apply_unasked("watch")
+
+    def _unapplied(self) -> bool | None:
+        """Whether the file holds something else than what is in effect; None where it can't be read."""
+        try:
+            with self.config.file.open("rb") as opened:
+                return opened.read(len(self.config.text) + 1) != self.config.text
+        except OSError:
+            return None
 
     @property
     def _applied(self) -> Applied:
@@ -146,14 +242,16 @@ class Appliance:
 
     def status(self) -> dict[str, Any]:
         """What `appliance status` shows."""
-        models = {
-            name: dict(describe(served.engine)) if served.engine else {"state": "endpoint"}
-            for name, served in self.fleet.served.items()
-        }
+        models = {name: served.describe() for name, served in self.fleet.served.items()}
         egress = self.config.settings.egress
         return {
             "address": self.base_url,
             "config": str(self.config.file),
+            "version": {
+                **(asdict(self.version) if self.version else {}), "unapplied": self._unapplied(),
+                "applying": self.rollouts.changing.locked(), "refused": self._refused,
+                "watch": self.config.settings.watch,
+            },
             "pid": os.getpid(),
             "egress": {
                 "mode": egress.mode, "seal": egress.seal, "holds": self.seal.holds, "missing": self._missing(),
@@ -167,6 +265,9 @@ class Appliance:
             "gate": None if self.guard is None else {**self.guard.describe(), **self.house.metrics.outside()},
             "identity": None if self.identity is None else {"trouble": self.identity.trouble},
             "models": models,
+            "acceptance": {} if self.acceptance is None else self.acceptance.describe(),
+            "memory": self.fleet.memory(),
+            "rollouts": self.rollouts.describe(),
         }  # fmt: skip
 
     def _missing(self) -> list[str]:
@@ -176,7 +277,8 @@ class Appliance:
 
     async def erase(self, name: str, by: Actor, reason: str | None) -> Erased:
         """Erase a person: see `audit.erasure`."""
-        return await erase(self.archive, self.office, self.config, by, name, reason)
+        self.rollouts.forget(name)
+        return await erase(self.archive, self.office, self.versions, self.config, by, name, reason)
 
     async def carry_out(self, order: str, asked: Mapping[str, Any], by: Actor) -> dict[str, Any]:
         """Carry out an order about the audit log: see `audit.orders`."""
@@ -242,7 +344,11 @@ class Appliance:
             troubles[Trouble(incidents.GATE)] = ""
         if self.identity is not None and self.identity.trouble is not None:
             troubles[Trouble(incidents.IDENTITY)] = incidents.plain(self.identity.trouble)
-        return Standing(troubles, {name: engine.starts for name, engine in engines.items()})
+        return Standing(troubles, {name: engine.starts - engine.comebacks for name, engine in engines.items()})
+
+    def memory(self) -> Iterable[tuple[str, str, float]]:
+        """For metrics: (model, version, bytes of main memory that its engine holds)."""
+        return self.fleet.account.described() if self.fleet.account is not None else ()
 
     def states(self) -> Iterable[tuple[str, str, int, int]]:
         """For metrics: (model, state, starts, requests in flight)."""
@@ -265,8 +371,12 @@ def _persons(subjects: Subjects) -> Callable[[str], str]:
 
 
 def _weights(wanted: Mapping[str, Spec]) -> dict[str, dict[str, str]]:
-    """The card that answers for each model, and the SHA-256 of the record of its weights."""
-    return {name: {"card": spec.settings.card, "weights": spec.fingerprint} for name, spec in wanted.items()}
+    """The card that answers for each model, and the SHA-256 of the record of its weights; an adapter's, too."""
+    told = {}
+    for name, spec in wanted.items():
+        told[name] = base = {"card": spec.settings.card, "weights": spec.fingerprint}
+        told |= {each: {**base, "adapter": adapter.fingerprint} for each, adapter in spec.adapters.items()}
+    return told
 
 
 def _swaps(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
@@ -276,32 +386,3 @@ def _swaps(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name)
     ]
-
-
-def _refuse_what_needs_a_restart(old: Settings, new: Settings, endpoints: Mapping[str, RemoteModel], file: str) -> None:
-    problems = [
-        Problem(name, "changes only with a restart: stop the appliance and start it again")
-        for name in _KEPT_BY_RESTART
-        if _at(name, old) != _at(name, new)
-    ]
-    if WireLimits.of(old.limits) != WireLimits.of(new.limits):
-        what = "those on headers, bodies, idle time and connections change only with a restart"
-        problems.append(Problem("limits", what))
-    problems += [
-        Problem(
-            f"models.{name}.endpoint",
-            "a running appliance can't be made to reach another address; restart it to add or change an endpoint",
-        )
-        for name, model in new.models.items()
-        if isinstance(model, RemoteModel) and endpoints.get(name) != model
-    ]
-    if problems:
-        raise ConfigInvalid(file, problems)
-
-
-def _at(name: str, settings: Settings) -> object:
-    """What `settings` hold at a dotted name; None below a section that is left out."""
-    found: Any = settings
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found

@@ -6,13 +6,13 @@ import asyncio
 import gc
 import logging
 import os
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from typing import Any
 import anyio.lowlevel
 import uvloop
 
-from appliance import __version__, console, control, observe, state, witness
+from appliance import __version__, console, control, host, observe, state, witness
+from appliance.acceptance import Acceptance
 from appliance.accounts.cap import DailyCap
 from appliance.accounts.identity import Identity
 from appliance.accounts.office import Office
@@ -37,6 +38,7 @@ from appliance.audit.timestamps import Stamper, Trusted, trusted
 from appliance.burst import Burst
 from appliance.config import Config, Settings
 from appliance.core import Role
+from appliance.dispatch.choose import choose
 from appliance.dispatch.cloud.cloud import Cloud
 from appliance.dispatch.endpoints import Endpoints
 from appliance.dispatch.turns import Turns
@@ -44,15 +46,22 @@ from appliance.egress import started
 from appliance.egress.assurance import Assurance
 from appliance.egress.findings import Destination
 from appliance.egress.started import Started
+from appliance.engines import memory
+from appliance.engines.account import Account
 from appliance.engines.command import Launch, Spec
 from appliance.engines.engine import Engine, State
-from appliance.engines.fleet import Fleet, Machine, specs
+from appliance.engines.fleet import Fleet
 from appliance.engines.process import Nursery
-from appliance.errors import ApplianceError, CannotListen, ConfigInvalid, Problem, SealUnavailable
+from appliance.engines.served import Served
+from appliance.engines.specs import Machine, device, require_shares, specs
+from appliance.errors import SealUnavailable
 from appliance.incidents import Watcher
 from appliance.pipeline import Pipeline
 from appliance.privacy.guard import Guard
 from appliance.probing import Probing
+from appliance.rollout.decisions import Decisions, effective
+from appliance.rollout.rollouts import Rollouts
+from appliance.rollout.verdict import Quality
 from appliance.seal import kernel, view
 from appliance.seal.gateway import listen_no_more, seal_gateway
 from appliance.testimony import Testimony
@@ -71,18 +80,23 @@ def serve(config: Config) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)  # what hides behind a parent that ended stays ours, and is seen
     lock = state.claim(config)
+    decisions, written = Decisions(config.state), settings
+    settings = effective(written, decisions.known)
+    config = replace(config, settings=settings)
     observe.log_to(config.state / "logs")
-    _make_room_for_connections(settings)
-    _keep_no_core_dumps()
+    host.make_room_for_connections(settings)
+    host.keep_no_core_dumps()
     show = console.Progress()
     show.say("checking model weights")
-    wanted = specs(config, Machine.here())
+    wanted = specs(config, machine := Machine.here())
+    gpus = memory.gpus() if device(config, machine) == "cuda" else ()
+    require_shares(config, wanted, gpus)
     guard = _guard(config, show)
     endpoints = Endpoints(config, guard.public_key if guard else None)
     credentials = Credentials.read(config)
-    certificate = _certificate(config)
+    certificate = host.certificate(config)
     authority = _authority(config)
-    public = _listen(config)
+    public = host.listen(config)
     local = wire.listen_unix(config.state / "run" / "control.sock", 0o600)
     environment = config.path(settings.engines.environment)
     nursery = Nursery.start(config.state, config.models_folder, environment, settings.egress.seal)
@@ -97,17 +111,22 @@ def serve(config: Config) -> int:
     # from here on this process can't open a connection, whatever runs in it
 
     async def run() -> int:
-        fleet = Fleet(config, _spawner(nursery, settings), endpoints.connect)
+        acceptance = Acceptance(config)
+        account = Account(config.state, settings.engines, gpus)
+        fleet = Fleet(config, _spawner(nursery, settings), endpoints.connect, acceptance.accept, account)
         metrics = observe.Metrics()
         archive = await Archive.open(config)
         office = await Office.open(config, credentials, endpoints.store_socket, show.say, archive.subjects)
         access_log = observe.AccessLog(config.state / "logs", office.persons)
         office.identity = identity = await _identity(settings, endpoints)
         assurance = Assurance(settings.egress.verify)
-        turns = Turns(settings.queue, settings.accounts, fleet.find, metrics)
+        turns = Turns(settings.queue, settings.accounts, lambda each: choose(each, fleet.arms(each.model)), metrics)
         testimony = Testimony(archive, settings.accounts, config.version)
         burst = _burst(settings, guard, cloud, office, testimony, metrics)
-        pipeline = Pipeline(assurance, fleet, turns, office.bookkeeper, testimony, metrics, access_log, burst)
+        rollouts = Rollouts(
+            written, decisions, fleet, archive.act, Actor.appliance(), metrics, quality=_quality(acceptance)
+        )
+        pipeline = Pipeline(assurance, fleet, turns, office.bookkeeper, testimony, metrics, access_log, rollouts, burst)
         house = House(
             office.keys, fleet, pipeline, metrics, settings.limits, settings.accounts, office.watch, office.reader,
             archive, settings.audit, settings.privacy, identity, guard,
@@ -116,7 +135,7 @@ def serve(config: Config) -> int:
         outward = await _outward(config, archive, endpoints, authority)
         appliance = Appliance(
             config, house, fleet, turns, office, archive, testimony, outward, identity, access_log, seal, wanted,
-            endpoints.models, assurance, probing, guard,
+            endpoints.models, assurance, probing, rollouts, guard, acceptance,
         )  # fmt: skip
         metrics.watch(appliance)
         metrics.watch_queues(turns.standings)
@@ -124,6 +143,7 @@ def serve(config: Config) -> int:
         metrics.watch_audit(archive.journal.describe)
         if guard is not None:
             metrics.watch_gate(guard.describe)
+        metrics.watch_rollouts(rollouts.figures)
         metrics.watch_outward({name: each.describe for name, each in outward.items()})
         appliance.base_url = wire.base_url(public, tls=certificate is not None)
         await _require_engine_seal(nursery, config)
@@ -134,6 +154,8 @@ def serve(config: Config) -> int:
         }
         watching = asyncio.create_task(Watcher(appliance.standing, archive.incident).run())
         keeping = asyncio.create_task(appliance.look_after_the_log())
+        trying = asyncio.create_task(rollouts.run())
+        editing = asyncio.create_task(appliance.watch())
         try:
             await appliance.begin()
             for each in outward.values():
@@ -142,7 +164,9 @@ def serve(config: Config) -> int:
         finally:
             watching.cancel()
             keeping.cancel()
-            await asyncio.wait([keeping])
+            editing.cancel()
+            trying.cancel()
+            await asyncio.wait([keeping, trying])
             await office.close(_BOOKS_SECONDS)
             for each in outward.values():
                 await each.close()
@@ -185,10 +209,23 @@ def _burst(
     return Burst(settings.privacy, providers, guard, cloud, cap, office.bookkeeper, testimony, metrics)
 
 
+def _quality(acceptance: Acceptance) -> Callable[[Served, Served], Quality | None]:
+    """What the golden set of the gate says of a candidate beside what is stable."""
+
+    def quality(stable: Served, candidate: Served) -> Quality | None:
+        if stable.engine is None or candidate.engine is None:
+            return None
+        new, old = candidate.engine.spec, stable.engine.spec
+        percents = acceptance.scored(new, old)
+        return None if percents is None else Quality(percents[1], percents[0], new.card.gate.golden_less)
+
+    return quality
+
+
 def check(config: Config) -> None:
     """Read what a start reads beside cards and weights: secrets and certificates. Raises `ConfigInvalid`."""
     Credentials.read(config)
-    _certificate(config)
+    host.certificate(config)
     _authority(config)
 
 
@@ -223,7 +260,7 @@ async def _serve(
         if on_terminal:  # which has closed
             stop()
             return
-        task = loop.create_task(_apply_on_signal(appliance))
+        task = loop.create_task(appliance.apply_unasked("SIGHUP"))
         applying.add(task)
         task.add_done_callback(applying.discard)
 
@@ -254,6 +291,7 @@ async def _serve(
     await asyncio.gather(*lost, return_exceptions=True)
     welcome.cancel()
     show.say("finishing the requests in flight")
+    appliance.fleet.end_waiting()
     server.stop()
     await asyncio.wait(serving[:1])
     await appliance.house.pipeline.close(_BOOKS_SECONDS)  # asks the engines, so they have to run still
@@ -314,21 +352,11 @@ def _local(public: socket.socket) -> str:
     return name if isinstance(name, str) else with_port(*name[:2])
 
 
-async def _apply_on_signal(appliance: Appliance) -> None:
-    log = logging.getLogger("appliance")
-    try:
-        await appliance.apply(log.info, Actor("", "host"))  # whoever sent the signal
-    except ApplianceError as refusal:
-        log.error("SIGHUP: nothing was changed: %s", refusal)
-    except Exception:
-        log.exception("SIGHUP: apply failed")
-
-
 async def _welcome(appliance: Appliance, show: console.Progress) -> None:
     """Say what is being waited for, then the address, the first key and a line to paste."""
     while True:
         engines = [served.engine for served in appliance.fleet.served.values() if served.engine]
-        waiting = [engine for engine in engines if engine.state is not State.READY]
+        waiting = [engine for engine in engines if engine.state is not State.READY and not engine.resting]
         if not waiting:
             break
         show.say("; ".join(_waiting_for(engine) for engine in waiting))
@@ -386,8 +414,9 @@ def _waiting_for(engine: Engine) -> str:
 def _spawner(nursery: Nursery, settings: Settings) -> Any:
     async def spawn(launch: Launch) -> Any:
         return await nursery.spawn(
-            launch.argv, launch.env, launch.log, launch.readable, launch.writable, settings.egress.seal
-        )
+            launch.argv, launch.env, launch.log, launch.readable, launch.writable, settings.egress.seal,
+            gives_way=launch.gives_way, name=launch.name,
+        )  # fmt: skip
 
     return spawn
 
@@ -401,55 +430,6 @@ async def _require_engine_seal(nursery: Nursery, config: Config) -> None:
         raise SealUnavailable(f"a sealed process can't run here; see {config.state / 'logs' / 'seal.log'}")
 
 
-def _make_room_for_connections(settings: Settings) -> None:
-    """Raise the limit on open files to what the kernel grants; say so when that is too little."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    needed = 2 * settings.limits.connections + 64  # each has a connection to its engine beside it
-    if most < needed:
-        logging.getLogger("appliance").warning(
-            "limits.connections is %d, for which %d open files are needed; this process may open %d. "
-            "Raise the limit (ulimit -n, LimitNOFILE) or lower limits.connections.",
-            settings.limits.connections, needed, most,
-        )  # fmt: skip
-
-
-def _keep_no_core_dumps() -> None:
-    """A dump would hold prompts, and a host may hand it to a program outside. 1, since 0 doesn't count for those."""
-    _, most = resource.getrlimit(resource.RLIMIT_CORE)
-    least = 0 if most == 0 else 1
-    resource.setrlimit(resource.RLIMIT_CORE, (least, least))
-
-
-def _listen(config: Config) -> socket.socket:
-    """The public socket: the one that systemd passed, else one where the config says."""
-    listen = config.settings.listen
-    try:
-        public = wire.passed_socket(os.environ)
-        if public is None:
-            if listen.socket is not None:
-                return wire.listen_unix(config.path(listen.socket))
-            return wire.listen_tcp(listen.host, listen.port)
-        objection = listen.objection(None if public.family == socket.AF_UNIX else public.getsockname()[0])
-        if objection:
-            public.close()
-            raise CannotListen(f"the socket that systemd passed: {objection}")
-    except CannotListen as refusal:
-        raise ConfigInvalid(str(config.file), [Problem("listen", str(refusal))]) from refusal
-    return public
-
-
 def _authority(config: Config) -> Trusted | None:
     timestamps = config.settings.audit.timestamps
     return None if timestamps is None else trusted(config.path(timestamps.certificate))
-
-
-def _certificate(config: Config) -> wire.Certificate | None:
-    tls = config.settings.listen.tls
-    if tls is None:
-        return None
-    try:
-        return wire.Certificate(config.path(tls.certificate), config.path(tls.key))
-    except OSError as cause:
-        problem = Problem("listen.tls", f"the certificate or its key can't be used: {cause}")
-        raise ConfigInvalid(str(config.file), [problem]) from cause

@@ -103,30 +103,27 @@ class Burst:
             raise self._held(refusal, told, "budget", "what providers may cost today (egress.euros_per_day) is used up")
         booking = intent = None
         dispatch = Dispatch(verdict, dearest)
-        ending: BaseException | None = None
         try:
-            booking = await self._bookkeeper.reserve(_want(request, dearest, again=record.counted))
-            reply.note(booking.headers)
-            intent = self._testimony.departure(request, verdict, [each.provider for each in candidates])
-            told.on_record = True
-            await intent.kept()
+            with record:
+                booking = await self._bookkeeper.reserve(Want.of(request, dearest, again=record.counted))
+                reply.note(booking.headers)
+                intent = self._testimony.departure(request, verdict, [each.provider for each in candidates])
+                told.on_record = True
+                await intent.kept()
 
-            def chosen(candidate: Candidate) -> None:
-                dispatch.model, record.provider = names[candidate], candidate.provider
-                reply.note(_headers(candidate, verdict))
+                def chosen(candidate: Candidate) -> None:
+                    dispatch.model, record.provider = names[candidate], candidate.provider
+                    reply.note(_headers(candidate, verdict))
 
-            clear = partial(self.guard.clear, verdict.ticket)
-            masked = Masked(verdict.payload, candidates, clear, dispatch.restorer, chosen)
-            await self._cloud.serve(request, masked, intent.heard(reply), record, booking.kept)
-        except Refused as failure:
-            ending = failure if reply.begun or _reason(failure) is None else self._nobody(refusal, told, failure)
-            raise ending from failure
-        except BaseException as why:
-            ending = why
-            raise
+                clear = partial(self.guard.clear, verdict.ticket)
+                masked = Masked(verdict.payload, candidates, clear, dispatch.restorer, chosen)
+                try:
+                    await self._cloud.serve(request, masked, intent.heard(reply), record, booking.kept)
+                except Refused as failure:
+                    if reply.begun or _reason(failure) is None:
+                        raise
+                    raise self._nobody(refusal, told, failure) from failure
         finally:
-            record.close(ending)
-            record.end()
             usage = _used(record, request)
             cost = self._bookkeeper.cost(dispatch.model, usage.prompt_tokens, usage.completion_tokens)
             if booking is not None:
@@ -191,20 +188,6 @@ def _reason(refusal: Refused) -> str | None:
     if isinstance(refusal, BadRequest):
         return "too long" if refusal.code == "context_length_exceeded" else None
     return next((reason for kind, reason in _REASONS.items() if isinstance(refusal, kind)), None)
-
-
-def _want(request: Request, model: str, *, again: bool) -> Want:
-    caller = request.caller
-    return Want(
-        key_id=caller.key_id,
-        user=caller.user,
-        team=caller.team,
-        use_case=request.use_case,
-        model=model,
-        prompt_tokens=request.most_prompt_tokens,
-        completion_tokens=request.most_completion_tokens,
-        again=again,
-    )
 
 
 def _used(record: Record, request: Request) -> Usage:

@@ -13,7 +13,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from appliance.accounts.keys import LOCAL
 from appliance.administration import Appliance
 from appliance.api import policy
 from appliance.api.bodies.base import parse
@@ -30,8 +32,13 @@ from appliance.api.bodies.policy import Explain, explained
 from appliance.api.wire import PEER
 from appliance.audit.archive import Act, Actor, Archive
 from appliance.audit.orders import ORDERS, refused
+from appliance.core import ServiceClass
 from appliance.egress.assurance import Verdict
+from appliance.engines.engine import Engine
+from appliance.engines.served import Tell
 from appliance.errors import ApplianceError, NotAnswering, NotRunning, in_full
+from appliance.proposal import Proposal
+from appliance.trial import Held, try_out
 
 _LONGEST_LOAN = 24 * 3600.0
 _LONGEST_LINE = 1 << 22
@@ -42,12 +49,18 @@ _OVERFLOW = 65534
 
 def build(appliance: Appliance) -> Starlette:
     """The application behind the control socket."""
+    turn = asyncio.Lock()
 
     async def status(_: Request) -> Response:
         return JSONResponse(appliance.status())
 
     async def apply(request: Request) -> Response:
         return StreamingResponse(_applying(appliance, _host(request)), media_type="application/x-ndjson")
+
+    async def plan(request: Request) -> Response:
+        body = await request.body()
+        version = (json.loads(body) or {}).get("version") if body else None
+        return StreamingResponse(_planning(appliance, version), media_type="application/x-ndjson")
 
     async def places(_: Request) -> Response:
         engines = appliance.probing.engines()
@@ -69,11 +82,20 @@ def build(appliance: Appliance) -> Starlette:
     async def lend(request: Request) -> Response:
         asked = await request.json()
         seconds = min(float(asked["seconds"]), _LONGEST_LOAN)
+        service_class = ServiceClass(asked.get("class", ServiceClass.STANDARD))
         try:
-            async with appliance.archive.act("keys.lend", _host(request), key="key_local", seconds=int(seconds)):
-                return JSONResponse({"key": appliance.house.keys.lend(seconds), "seconds": seconds})
+            async with appliance.archive.act("keys.lend", _host(request), key=LOCAL, seconds=int(seconds)):
+                return JSONResponse({"key": appliance.house.keys.lend(seconds, service_class), "seconds": seconds})
         except ApplianceError as refusal:
             return JSONResponse({"error": in_full(refusal)})
+
+    async def trial(request: Request) -> Response:
+        card, by = str((await request.json())["card"]), _host(request)
+
+        def trial(tell: Tell) -> AbstractAsyncContextManager[tuple[str, Engine]]:
+            return try_out(turn, appliance.fleet, appliance.archive, appliance.config, card, tell, by)
+
+        return Held(trial, appliance.stopping)
 
     async def act(request: Request) -> Response:
         try:
@@ -100,6 +122,20 @@ def build(appliance: Appliance) -> Starlette:
         except ApplianceError as refusal:
             return JSONResponse({"error": in_full(refusal), "code": getattr(refusal, "code", None)})
 
+    async def rollout(request: Request) -> Response:
+        asked, by, rollouts = await request.json(), _host(request), appliance.rollouts
+        try:
+            match asked["do"]:
+                case "promote":
+                    done = await rollouts.promote(str(asked["name"]), by)
+                case "drop":
+                    done = await rollouts.drop(str(asked["name"]), by)
+                case _:
+                    done = await rollouts.weigh(str(asked["name"]), float(asked["percent"]), by)
+        except ApplianceError as refusal:
+            return JSONResponse({"error": in_full(refusal)})
+        return JSONResponse({"done": done})
+
     def order(name: str) -> Route:
         async def carry_out(request: Request) -> Response:
             try:
@@ -113,7 +149,10 @@ def build(appliance: Appliance) -> Starlette:
         routes=[
             Route("/status", status),
             Route("/apply", apply, methods=["POST"]),
+            Route("/plan", plan, methods=["POST"]),
+            Route("/rollout", rollout, methods=["POST"]),
             Route("/keys/lend", lend, methods=["POST"]),
+            Route("/trial", trial, methods=["POST"]),
             Route("/egress/places", places),
             Route("/egress/probe", probe, methods=["POST"]),
             Route("/egress/verdict", verdict, methods=["POST"]),
@@ -149,26 +188,59 @@ async def _on_record(archive: Archive, told: dict[str, Any], by: Actor) -> int:
     return act.seq
 
 
-async def _applying(appliance: Appliance, by: Actor) -> AsyncIterator[str]:
-    """Lines of JSON: `{"progress": ...}`, then one of `{"changes": [...]}` and `{"error": ...}`."""
-    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+Put = Callable[[dict[str, Any]], None]
 
-    async def work() -> None:
+
+def _applying(appliance: Appliance, by: Actor) -> AsyncIterator[str]:
+    """Lines of JSON: `{"progress": ...}` and a `{"plan": ...}`, then one of `{"changes": [...]}` and `{"error": ...}`.
+
+    It goes on when nobody reads them any more.
+    """
+
+    async def work(put: Put) -> dict[str, Any]:
+        def tell(text: str) -> None:
+            put({"progress": text})
+
+        def show(proposal: Proposal) -> None:
+            put({"plan": proposal.told()})
+
+        return {"changes": await appliance.apply(tell, by, show)}
+
+    return _lines("apply", work)
+
+
+def _planning(appliance: Appliance, version: int | None) -> AsyncIterator[str]:
+    """Lines of JSON: `{"progress": ...}`, then one of `{"proposal": ...}` and `{"error": ...}`."""
+
+    async def work(put: Put) -> dict[str, Any]:
+        proposal = await appliance.plan(lambda text: put({"progress": text}), version)
+        return {"proposal": proposal.told()}
+
+    return _lines("plan", work)
+
+
+async def _lines(what: str, work: Callable[[Put], Awaitable[dict[str, Any]]]) -> AsyncIterator[str]:
+    """What `work` puts, and in the end what it returns, or why it failed, as lines of JSON."""
+    lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    last: dict[str, Any] = {}
+
+    async def worked() -> None:
         try:
-            changes = await appliance.apply(lambda text: lines.put_nowait({"progress": text}), by)
-            lines.put_nowait({"changes": changes})
+            last.update(await work(lines.put_nowait))
         except ApplianceError as refusal:
-            lines.put_nowait({"error": in_full(refusal)})
+            problems = [asdict(problem) for problem in getattr(refusal, "problems", [])]
+            last.update({"error": in_full(refusal)} | ({"problems": problems} if problems else {}))
         except Exception as bug:  # whoever waits for the last line would wait for ever
-            logging.getLogger("appliance.control").exception("apply failed")
-            lines.put_nowait({"error": f"{type(bug).__name__}; the appliance's log has more"})
+            logging.getLogger("appliance.control").exception("%s failed", what)
+            last.update({"error": f"{type(bug).__name__}; the appliance's log has more"})
+        lines.put_nowait(last)
 
     # goes on when the administrator's terminal is closed: a swap is never left half done
-    task = asyncio.create_task(work())
+    task = asyncio.create_task(worked())
     while True:
         line = await lines.get()
         yield json.dumps(line) + "\n"
-        if "progress" not in line:
+        if line is last:
             await task
             return
 

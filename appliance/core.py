@@ -13,6 +13,7 @@ class Task(StrEnum):
 
     CHAT = "chat"
     EMBEDDING = "embedding"
+    RERANK = "rerank"
 
 
 class Dialect(StrEnum):
@@ -33,6 +34,12 @@ class Operation:
     text_field: str
     """The field to name when the text in it is too long for the model."""
     dialect: Dialect = Dialect.CHAT_COMPLETIONS
+    also: Task | None = None
+    """Another kind of model that can do it, too."""
+
+    def suits(self, task: Task) -> bool:
+        """Whether a model for `task` can do it."""
+        return task in (self.task, self.also)
 
 
 class Role(StrEnum):

@@ -33,6 +33,23 @@ def replacing(file: Path) -> Iterator[BinaryIO]:
         draft.unlink(missing_ok=True)
 
 
+def change(file: Path, content: bytes) -> None:
+    """Put `content` in the place of a file of people's own, under the same owner and mode. Raises OSError.
+
+    A link stays, and what it leads to is replaced.
+    """
+    beside(file, file.resolve(), content)
+
+
+def beside(file: Path, other: Path, content: bytes) -> None:
+    """Put `content` into `other`, for whoever may read and write `file`. Raises OSError."""
+    model = file.stat()
+    with replacing(other) as opened:
+        opened.write(content)
+        os.fchown(opened.fileno(), model.st_uid, model.st_gid)
+        os.fchmod(opened.fileno(), model.st_mode & 0o7777)
+
+
 @contextlib.contextmanager
 def _written(file: Path, draft: Path) -> Iterator[BinaryIO]:
     with anew(draft) as opened:

@@ -3,7 +3,8 @@
 ApplianceError
 ├── Invalid               a file an administrator wrote is wrong; holds every problem found
 │   ├── ConfigInvalid     configs/appliance.yaml
-│   └── CardInvalid       models/<name>/card.yaml
+│   ├── CardInvalid       models/<name>/card.yaml
+│   └── SetInvalid        models/<name>/evals/*.yaml, or models/evals/*.yaml
 ├── WeightsInvalid        model files are missing, or are not the ones that were prepared
 ├── PreparationFailed     `models prepare` could not finish; nothing was left half done
 ├── BundleFailed          `appliance bundle` could not finish; nothing looks like a whole bundle
@@ -13,11 +14,14 @@ ApplianceError
 ├── OutletFailed          the processes through which requests leave did not start, or have ended
 ├── GateFailed            the processes that look through requests did not start, or have ended
 ├── EngineFailed          an engine did not start, stalled or died
+│   └── NotAccepted       a new engine did not pass its card's gate
+├── DoesNotFit            the models that are wanted need more memory than there is
 ├── NotRunning            no appliance answers on its control socket
 ├── NotAnswering          an appliance runs, but doesn't answer there
 ├── VerificationFailed    a verification didn't come to an end
 ├── LedgerFailed          the report of a verification can't be kept or read
 ├── AuditFailed           the audit log, or what belongs to it, can't be opened, read or changed
+├── EvaluationFailed      an evaluation didn't come to an end; no result of it is kept
 ├── ListsFailed           the site's own lists of names can't be read or changed
 └── Refused               a request that gets an error answer instead of a model's
     ├── BadRequest        400  the body, or one field of it
@@ -88,6 +92,10 @@ class CardInvalid(Invalid):
     """A model card is wrong."""
 
 
+class SetInvalid(Invalid):
+    """A golden set is wrong."""
+
+
 class WeightsInvalid(ApplianceError):
     """Model files are missing, or differ from the recorded checksums."""
 
@@ -122,6 +130,14 @@ class GateFailed(ApplianceError):
 
 class EngineFailed(ApplianceError):
     """An engine did not start, stalled or died; the message holds the visible reason."""
+
+
+class NotAccepted(EngineFailed):
+    """A new engine did not pass its card's gate; the message says what was expected, what came and what to do."""
+
+
+class DoesNotFit(ApplianceError):
+    """The models that are wanted need more memory than there is; the message has the numbers and what to do."""
 
 
 class NotRunning(ApplianceError):
@@ -270,6 +286,10 @@ class AuditUnavailable(Refused):
 
 class AuditFailed(ApplianceError):
     """The audit log, or what belongs to it, can't be opened, read or changed; the message says what to do."""
+
+
+class EvaluationFailed(ApplianceError):
+    """An evaluation didn't come to an end, or what it found can't be kept or read; the message says why."""
 
 
 class ListsFailed(ApplianceError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from appliance.accounts.bookkeeper import Booking, Bookkeeper
@@ -17,8 +17,11 @@ from appliance.dispatch.serve import serve
 from appliance.dispatch.turns import Turns
 from appliance.egress.assurance import Assurance
 from appliance.engines.fleet import Fleet
-from appliance.errors import BadRequest, BudgetExceeded, NotFound, Refused
+from appliance.errors import BadRequest, BudgetExceeded, NotFound, Refused, Unreachable
+from appliance.mirror import Mirror
 from appliance.observe import AccessLog, Metrics, Record
+from appliance.rollout.ratings import Rating
+from appliance.rollout.rollouts import Rollouts
 from appliance.testimony import Intent, Testimony, Told
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class Pipeline:
         testimony: Testimony,
         metrics: Metrics,
         access_log: AccessLog,
+        rollouts: Rollouts,
         burst: Burst | None = None,
     ) -> None:
         """`burst` is the way out; None where there is none."""
@@ -61,6 +65,8 @@ class Pipeline:
         self._testimony = testimony
         self._metrics = metrics
         self._access_log = access_log
+        self._rollouts = rollouts
+        self._mirror = Mirror(fleet.arms, metrics, rollouts.copied)
         self._burst = burst
         self._counting: set[asyncio.Task[None]] = set()
 
@@ -79,56 +85,62 @@ class Pipeline:
         """
         record = self._metrics.open(request)
         told = Told()
-        ending: BaseException | None = None
         try:
-            self._assurance.require()
-            self._testimony.require()
             try:
-                await self._answer(request, reply, instead, record, told)
+                try:
+                    with record:
+                        self._assurance.require()
+                        self._testimony.require()
+                        await self._answer(request, reply, instead, record, told)
+                except Unreachable:
+                    if reply.begun or self._fleet.arms(record.request.model).stable.engine is None:
+                        raise
+                    # its engine has gone, perhaps for another, before it heard of it
+                    record, told = record.anew(), Told()
+                    with record:
+                        await self._answer(record.request, reply, instead, record, told)
             except Refused as refusal:
                 asked = record.request  # another than at first where a budget steps down
                 if self._burst is None or reply.begun or not self._burst.helps(asked, refusal):
                     raise
-                self._assurance.require()  # it may have waited for its turn for long
+                with record:
+                    self._assurance.require()  # it may have waited for its turn for long
                 record, told = record.anew(), Told()
-                await self._burst.answer(asked, refusal, reply, record, told)
-        except BaseException as why:
-            ending = why
-            raise
+                with record:
+                    await self._burst.answer(asked, refusal, reply, record, told)
         finally:
-            record.close(ending)
-            record.end()
             if not told.on_record:
                 refused = request.id, request.caller, request.operation.name, record.status, record.code
                 self._testimony.refusal(*refused, told)
             self._metrics.settle(record)
+            self._rollouts.settle(record)
             self._access_log.write(record)
 
     async def _answer(
         self, request: Request, reply: Reply, instead: Callable[[str], Request], record: Record, told: Told
     ) -> None:
         """Answer it in the house. Raises `Refused`."""
-        admitted = intent = None
-        ending: BaseException | None = None
+        admitted = intent = copy = None
         try:
-            admitted = await self._admit(request, instead, reply, record)
-            reply.note(admitted.booking.headers)
-            served = await admitted.place.turn()
-            record.turn()
-            intent = self._testimony.intent(admitted.request, served)
-            told.on_record = True
-            await intent.kept()
-            reply.note(_HERE[request.data_class])
-            await serve(admitted.request, served, intent.heard(reply), record, admitted.booking.kept, admitted.place)
-        except BaseException as why:
-            ending = why
-            raise
+            with record:
+                admitted = await self._admit(request, instead, reply, record)
+                reply.note(admitted.booking.headers)
+                served = await admitted.place.turn()
+                if admitted.place.moved:  # made for another version, whose context and defaults may have been others
+                    record.request = instead(admitted.request.model)
+                    admitted = replace(admitted, request=record.request)
+                record.turn(served.version)
+                copy = self._mirror.take(admitted.request, served)
+                intent = self._testimony.intent(admitted.request, served, copy.served if copy else None)
+                told.on_record = True
+                await intent.kept()
+                reply.note(_HERE[request.data_class])
+                heard = copy.heard(intent.heard(reply)) if copy else intent.heard(reply)
+                await serve(admitted.request, served, heard, record, admitted.booking.kept, admitted.place)
         finally:
-            record.close(ending)
-            record.end()
             if admitted is not None:
                 admitted.place.leave(record.usage.completion_tokens, failed=record.outcome == "failed")
-                self._settle(admitted, record, intent)
+                self._settle(admitted, record, intent, copied=copy.send(record) if copy else None)
 
     async def _admit(
         self, request: Request, instead: Callable[[str], Request], reply: Reply, record: Record
@@ -136,9 +148,9 @@ class Pipeline:
         """A place in the queue, and a reservation of all that the request may use. Raises `Refused`."""
         stepped_down = False
         while True:
-            place = self._turns.enter(request, choose(request, self._fleet.find(request.model)))
+            place = self._turns.enter(request, choose(request, self._fleet.arms(request.model)))
             try:
-                booking = await self._bookkeeper.reserve(_want(request, stepped_down=stepped_down))
+                booking = await self._bookkeeper.reserve(Want.of(request, stepped_down=stepped_down))
             except BudgetExceeded as spent:
                 place.leave(0)
                 if spent.step_down_to is None or stepped_down:
@@ -159,24 +171,26 @@ class Pipeline:
         """The same request to the smaller model. Raises `spent` itself if that one can't do it."""
         try:
             request = instead(model)
-            choose(request, self._fleet.find(model))
+            choose(request, self._fleet.arms(model))
         except (BadRequest, NotFound):
             raise spent from None
         return request
 
-    def _settle(self, admitted: Admitted, record: Record, intent: Intent | None) -> None:
+    def _settle(self, admitted: Admitted, record: Record, intent: Intent | None, *, copied: bool | None) -> None:
         usage, request = record.usage, admitted.request
         if not record.dispatched:
-            self._end(admitted, record, intent, Usage())
+            self._end(admitted, record, intent, Usage(), copied=copied)
         elif usage.prompt_tokens or not request.most_prompt_tokens:
-            self._end(admitted, record, intent, usage)
+            self._end(admitted, record, intent, usage, copied=copied)
         else:  # an engine tells of the prompt with the end of its answer, and this answer had none
             completion_tokens = usage.completion_tokens if request.stream else request.most_completion_tokens
-            task = asyncio.create_task(self._count(admitted, record, intent, completion_tokens))
+            task = asyncio.create_task(self._count(admitted, record, intent, completion_tokens, copied=copied))
             self._counting.add(task)
             task.add_done_callback(self._counting.discard)
 
-    async def _count(self, admitted: Admitted, record: Record, intent: Intent | None, completion_tokens: int) -> None:
+    async def _count(
+        self, admitted: Admitted, record: Record, intent: Intent | None, completion_tokens: int, *, copied: bool | None
+    ) -> None:
         """Settle an answer that broke off. What nobody can count any more is booked as it was reserved."""
         counted = None
         try:
@@ -186,37 +200,33 @@ class Pipeline:
             pass
         finally:
             known = counted if counted is not None else admitted.request.most_prompt_tokens
-            self._end(admitted, record, intent, Usage(known, completion_tokens))
+            self._end(admitted, record, intent, Usage(known, completion_tokens), copied=copied)
 
-    def _end(self, admitted: Admitted, record: Record, intent: Intent | None, usage: Usage) -> None:
+    def _end(
+        self, admitted: Admitted, record: Record, intent: Intent | None, usage: Usage, *, copied: bool | None
+    ) -> None:
         admitted.booking.settle(usage.prompt_tokens, usage.completion_tokens)
         if intent is not None:
             cost = self._bookkeeper.cost(admitted.request.model, usage.prompt_tokens, usage.completion_tokens)
-            intent.outcome(record, usage, cost)
+            intent.outcome(record, usage, cost, copied=copied)
 
     async def close(self, seconds: float) -> None:
-        """Wait for what is still being counted, for `seconds` at most; the rest is booked as it was reserved."""
+        """Wait for what is still being counted, for `seconds` at most; the rest is booked as it was reserved.
+
+        Copies are broken off.
+        """
+        await self._mirror.close()
         if self._counting:
             _, late = await asyncio.wait(self._counting, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
+    def rate(self, id_: str, caller: Caller, rating: Rating) -> None:
+        """Note what `caller` says of the answer to the request `id_`. Raises `NotFound` for one that they never got."""
+        self._rollouts.rate(id_, caller, rating)
+
     def refused(self, id_: str, caller: Caller | None, operation: str | None, refusal: Refused) -> None:
         """Put on record, and note in the access log, a request that was refused before `run`."""
         self._testimony.refusal(id_, caller, operation, refusal.status, refusal.code)
         self._access_log.refused(id_, caller, operation, refusal)
-
-
-def _want(request: Request, *, stepped_down: bool) -> Want:
-    caller = request.caller
-    return Want(
-        key_id=caller.key_id,
-        user=caller.user,
-        team=caller.team,
-        use_case=request.use_case,
-        model=request.model,
-        prompt_tokens=request.most_prompt_tokens,
-        completion_tokens=request.most_completion_tokens,
-        stepped_down=stepped_down,
-    )

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from appliance.accounts.roles import PERMISSIONS
-from appliance.api import admin, audit, lookup, policy, usage
+from appliance.api import admin, audit, feedback, lookup, policy, usage
 from appliance.api.routes import MODEL_ROUTES, ROUTES
 from appliance.audit import table
 from appliance.config import SecretReference, Settings
@@ -29,15 +29,18 @@ _CONFIG_INTRO = """\
 
 <!-- Written by `make reference` from appliance/config.py and appliance/weights/card.py. Don't edit. -->
 
-- **Change something:** edit `configs/appliance.yaml`, then `appliance check-config`, then `appliance apply`.
-- **Serve another model:** name another card under `models:`; `appliance models list` shows them.
+- **Change something:** edit `configs/appliance.yaml`, see what that changes with `appliance apply --dry-run`, then
+  `appliance apply`. `appliance rollback` takes it back.
+- **Serve another model:** name another card under `models:`; `appliance models list` shows them. See
+  [models.md](models.md).
 - **Run on other hardware:** copy the file and start with `make serve CONFIG=configs/mine.yaml`.
 
 A key that is not on this page is refused, with its line and the key it resembles most. Relative paths start at
 the config file's folder. Secrets are references: `env.NAME` or `file:/path`. Editors that know YAML schemas
 complete and check the file by `configs/appliance.schema.json`.
 
-`listen`, `egress`, `state` and endpoints change only with a restart; all else changes with `appliance apply`.
+`listen`, `egress`, `privacy`, `state`, endpoints and a few more change only with a restart, as
+`appliance apply --dry-run` tells; all else changes with `appliance apply`.
 """
 
 _API_INTRO = """\
@@ -83,6 +86,14 @@ Nothing is sent, and nothing of it is kept; that somebody asked is on record. Th
 (`check`, and `passed`: null for what was not looked at any more), and `texts`: for each text of the request its `path`,
 how it would be `masked`, and `finds` (`start`, `end`, `kind`, `raises_to`, `score`, `source`). Where nothing may leave,
 it is 409 `nothing_leaves`.
+"""
+
+_FEEDBACK_INTRO = """\
+## POST /v1/feedback
+
+Says whether an answer was good; 204 when it is noted. It counts for the version that gave the answer, in memory, and is
+kept nowhere: neither with the request nor with who asked. Of a `request_id` that is not one's own, or older than a day,
+it is 404 `unknown_request`.
 """
 
 _KEYS_INTRO = """\
@@ -172,6 +183,9 @@ def api() -> str:
         if dropped:
             lines += ["| accepted, not passed on | why |", "|---|---|"]
             lines += [f"| `{name}` | {field.description} |" for name, field in sorted(dropped.items())]
+    lines += ["", _FEEDBACK_INTRO.rstrip()]
+    for body in feedback.BODIES:
+        lines += ["", *_fields(body)]
     lines += ["", _KEYS_INTRO.rstrip()]
     for body in admin.BODIES:
         lines += ["", f"### {(body.__doc__ or '').rstrip('.')}", "", *_fields(body, "configuration.md")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -17,6 +18,7 @@ Location = tuple[str | int, ...]
 
 _MAX_BYTES = 1_000_000
 _MAX_DEPTH = 20
+_MAX_VALUES = 200_000
 
 
 def read(path: Path, model: type[M], error: type[Invalid]) -> M:
@@ -32,7 +34,8 @@ def read(path: Path, model: type[M], error: type[Invalid]) -> M:
 def raw(path: Path, error: type[Invalid]) -> bytes:
     """The bytes of `path`, for `parse`. Raises `error` when they can't be read, or are over 1 MB."""
     try:
-        found = path.read_bytes()
+        with path.open("rb") as opened:
+            found = opened.read(_MAX_BYTES + 1)
     except OSError as cause:
         raise error(str(path), [Problem("", f"can't be read: {cause.strerror}")]) from cause
     if len(found) > _MAX_BYTES:
@@ -44,6 +47,8 @@ def parse(raw: bytes, name: str, model: type[M], error: type[Invalid]) -> M:
     """As `read`, from bytes already at hand; `name` is what messages call them."""
     try:
         root = yaml.compose(raw.decode(), Loader=yaml.SafeLoader)
+    except RecursionError:
+        raise error(name, [Problem("", f"is nested more than {_MAX_DEPTH} deep")]) from None
     except UnicodeDecodeError as cause:
         raise error(name, [Problem("", f"isn't UTF-8 at byte {cause.start}")]) from cause
     except yaml.MarkedYAMLError as cause:
@@ -82,6 +87,10 @@ def _plain(node: yaml.Node, at: Location, lines: dict[Location, int], problems: 
     if len(at) > _MAX_DEPTH:  # also ends an alias that contains itself
         problems.append(Problem(dotted(at[:3]) + "…", f"is nested more than {_MAX_DEPTH} deep", line))
         return None
+    if len(lines) > _MAX_VALUES:  # aliases of aliases make a small file immense
+        if not problems:
+            problems.append(Problem(dotted(at[:3]) + "…", f"is one of more than {_MAX_VALUES} values", line))
+        return None
     if isinstance(node, yaml.MappingNode):
         plain: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -116,13 +125,30 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], lines: dict[Location,
     last = location[-1] if location else ""
     kind = detail["type"]
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(last), sorted(field_names(model)), n=1)
+        there, anywhere = sorted(_names_in(model, location[:-1])), sorted(field_names(model))
+        near = [each for names in (there, anywhere) for each in difflib.get_close_matches(str(last), names, n=1)]
         hint = f"; did you mean `{near[0]}`?" if near else ""
         return Problem(dotted(real), f"unknown setting{hint}", lines.get(real))
     if kind == "missing":
         return Problem(dotted((*real, last)), "is missing", lines.get(real))
     message = detail["msg"].removeprefix("Value error, ")
     return Problem(dotted(real), message[:1].lower() + message[1:], lines.get(real))
+
+
+def _names_in(model: type[BaseModel], at: Location) -> set[str]:
+    """The keys that may stand in the section `at`."""
+    within = {model}
+    for part in at:
+        fields = [each.model_fields[str(part)].annotation for each in within if str(part) in each.model_fields]
+        within = {each for field in fields for each in _models_in(field)} or within  # a name in a mapping, an index
+    return {field.alias or name for each in within for name, field in each.model_fields.items()}
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _models_in(each)
 
 
 def field_names(model: type[BaseModel]) -> set[str]:

@@ -16,7 +16,7 @@ from appliance.audit.record import Kind
 from appliance.audit.subject import Subject
 from appliance.config import Accounts
 from appliance.core import Caller, Reply, Request, Usage
-from appliance.engines.fleet import Served
+from appliance.engines.served import Served
 from appliance.errors import AuditUnavailable
 from appliance.observe import Record
 from appliance.privacy.verdict import Verdict
@@ -55,15 +55,21 @@ class Testimony:
         """Raise `AuditUnavailable` while nothing can be put on record."""
         self._archive.journal.require()
 
-    def intent(self, request: Request, served: Served) -> Intent:
+    def intent(self, request: Request, served: Served, shadow: Served | None = None) -> Intent:
         """Put on record that `served` is about to answer, which it may as soon as that is kept.
 
+        After the answer `shadow` may get a copy, whose own answer nobody is shown and nothing is kept of.
         Nobody has looked through what is answered in the house: its class is the floor, and nothing was found.
         Raises `AuditUnavailable`: then the request may not run.
         """
         told: dict[str, Any] = {"class": str(request.data_class), "found": {}, "route": "house"}
         if served.engine is not None:
-            told |= {"route": "local", "weights": served.engine.spec.fingerprint[:_WEIGHTS]}
+            spec = served.engine.spec
+            told |= {"route": "local", "weights": spec.fingerprint[:_WEIGHTS]}
+            if served.base is not None:
+                told["adapter"] = spec.adapters[served.name].fingerprint[:_WEIGHTS]
+        if shadow is not None and shadow.engine is not None:
+            told["shadow"] = shadow.engine.spec.fingerprint[:_WEIGHTS]
         return self._intent(request, told)
 
     def departure(self, request: Request, verdict: Verdict, providers: Sequence[str]) -> Intent:
@@ -167,8 +173,11 @@ class Intent:
         self._copied = Copied(reply)
         return self._copied
 
-    def outcome(self, record: Record, usage: Usage, nanoeuros: int) -> None:
-        """Put on record what became of it. Never waits, never raises."""
+    def outcome(self, record: Record, usage: Usage, nanoeuros: int, *, copied: bool | None = None) -> None:
+        """Put on record what became of it. Never waits, never raises.
+
+        `copied`: whether its shadow gets a copy; None where it has none.
+        """
         if self._subject is not None and self._copied is not None:
             self._journal.note(Kind.CONTENT, _content(self.seq, self._subject, "answered", self._copied.content))
         began = record.began
@@ -190,6 +199,8 @@ class Intent:
             body["code"] = record.code
         if record.provider is not None:
             body["provider"] = record.provider
+        if copied is not None:
+            body["copied"] = copied
         if record.sent_to:
             body["sent_to"] = list(record.sent_to)
         self._journal.note(Kind.OUTCOME, body)

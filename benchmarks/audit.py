@@ -53,7 +53,7 @@ from appliance.audit.subjects import Subjects
 from appliance.config import Accounts
 from appliance.config.audit import Audit
 from appliance.core import Caller, Operation, Request, Task, Usage
-from appliance.engines.fleet import Served
+from appliance.engines.served import Served
 from appliance.observe import Record
 from appliance.testimony import Testimony
 from benchmarks import setting
@@ -88,7 +88,7 @@ class Log:
         self.archive = archive
         self.testimony = Testimony(archive, Accounts(), "3f9c2a71")
         self._served = cast(
-            Served, SimpleNamespace(engine=SimpleNamespace(spec=SimpleNamespace(fingerprint="9f" * 32)))
+            Served, SimpleNamespace(base=None, engine=SimpleNamespace(spec=SimpleNamespace(fingerprint="9f" * 32)))
         )
         self._gaps = Histogram("gaps", "Unused.", registry=None)
         self._usage = Usage(512, 180)
@@ -114,12 +114,12 @@ class Log:
             f"req_{number:032x}", caller, _CHAT, "chat", b"", stream=True, use_case="letters",
             most_prompt_tokens=512, most_completion_tokens=1024,
         )  # fmt: skip
-        record = Record(request, self._gaps)
+        record = Record(request, lambda _: self._gaps)
         intent = self.testimony.intent(request, self._served)
         asked = time.perf_counter()
         await intent.kept()
         waited = time.perf_counter() - asked
-        record.turn()
+        record.turn("endpoint")
         record.token()
         record.status, record.outcome, record.finish = 200, "ok", "stop"
         record.end()

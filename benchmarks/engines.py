@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.config import Config, LocalModel
-from appliance.engines import fleet, nursery
+from appliance.engines import nursery, specs
 from appliance.engines.command import Spec, launch
-from appliance.engines.fleet import Machine
+from appliance.engines.specs import Machine
 from benchmarks import load, processes, unsealed
 from benchmarks.pairs import Ratio, in_turn
 from benchmarks.terminal import say
@@ -66,7 +66,7 @@ def compare(config: Config, counts: Sequence[int], tokens: int, pairs: int) -> l
     name, model = next((name, model) for name, model in settings if isinstance(model, LocalModel))
     cache = model.kv_cache.model_copy(update={"space_gib": 0.5, "gpu_memory_share": 0.4})  # room for two
     model = model.model_copy(update={"kv_cache": cache})
-    spec = fleet.spec(config, name, model, fleet.device(config, Machine.here()))
+    spec = specs.spec(config, name, model, specs.device(config, Machine.here()))
     body = story(name, tokens)
     found: dict[int, list[tuple[float, float]]] = {streams: [] for streams in counts}
     for couple, share in enumerate((pairs - pairs // 2, pairs // 2)):

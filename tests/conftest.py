@@ -7,16 +7,22 @@ from typing import Any
 
 import httpx
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.fakes import house as houses
-from tests.fakes.house import ROOT, House, Running
+from tests.fakes.house import House, Running
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class ByFile(LoadScopeScheduling):  # type: ignore[misc]  # its package has no types
     """Where two run at once: a file stays whole, since its fixtures are dear, and so does what the real engine runs."""
-    for item in items:
-        real = item.path.is_relative_to(ROOT / "tests" / "real")
-        item.add_marker(pytest.mark.xdist_group("the real engine" if real else str(item.path)))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/real" if nodeid.startswith("tests/real/") else nodeid.split("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """For pytest-xdist: how tests are shared out."""
+    return ByFile(config, log)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ def appliance(tmp_path: Path) -> Iterator[Appliance]:
     yield Appliance(
         config=config, house=none, fleet=none, turns=none, office=none, archive=archive, testimony=none, outward={},
         identity=None, access_log=none, seal=none, wanted={}, endpoints={}, assurance=Assurance(Verify()), probing=none,
+        rollouts=none,
     )  # fmt: skip
     archive.subjects.close()
 

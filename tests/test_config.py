@@ -540,3 +540,58 @@ def test_the_identity_provider_maps_to_roles_that_there_are(tmp_path: Path) -> N
 )
 def test_a_queue_out_of_bounds_is_named(tmp_path: Path, queue: dict[str, Any], where: str) -> None:
     assert where in refused(tmp_path, queue=queue)
+
+
+LEGAL = {"chat": {"card": "tiny", "adapters": {"chat-legal": "legal"}}}
+
+
+def test_an_adapter_is_a_model_for_prices_and_budgets(tmp_path: Path) -> None:
+    free = {"prompt_euros_per_million": 0, "completion_euros_per_million": 0}
+    steps = {"each_user": {"tokens_per_day": 5, "at_limit": "step_down", "step_down_to": "chat-legal"}}
+    assert load(tmp_path, models=LEGAL, accounts=steps).settings.names == ("chat", "chat-legal")
+    euros = {"each_user": {"euros_per_day": 1}}
+    message = refused(tmp_path, models=LEGAL, accounts=euros | {"prices": {"models": {"chat": free}}})
+    assert "'chat-legal' has no price" in message
+    assert load(tmp_path, models=LEGAL, accounts=euros | {"prices": {"models": {"chat": free, "chat-legal": free}}})
+
+
+def test_a_name_of_engines_on_trial_is_no_models(tmp_path: Path) -> None:
+    assert "kept for evaluations" in refused(tmp_path, models={"trial/tiny": {"card": "tiny"}})
+
+
+@pytest.mark.parametrize("other", ["chat-legal", "other"])
+def test_an_adapters_name_is_nobody_elses(tmp_path: Path, other: str) -> None:
+    taken = {"card": "tiny"} if other == "chat-legal" else {"card": "tiny", "adapters": {"chat-legal": "legal"}}
+    message = refused(tmp_path, models=LEGAL | {other: taken})
+    assert "'chat-legal' is the public name of 2 models or adapters" in message
+    assert "'chat' is the public name" in refused(tmp_path, models={"chat": {"card": "t", "adapters": {"chat": "a"}}})
+
+
+def test_a_link_that_stays_in_its_folder_is_followed_anew_and_others_once(tmp_path: Path) -> None:
+    """Kubernetes points the first kind elsewhere at each change, and removes what they led to."""
+    real, folder = tmp_path / "real.yaml", tmp_path / "mounted"
+    (folder / "..2026").mkdir(parents=True)
+    real.write_text("state: here\n")
+    (folder / "..2026" / "appliance.yaml").write_text("state: there\n")
+    (folder / "..data").symlink_to("..2026")
+    (folder / "appliance.yaml").symlink_to("..data/appliance.yaml")
+    (folder / "outside.yaml").symlink_to(real)
+    assert config.place(folder / "appliance.yaml") == folder / "appliance.yaml"
+    assert config.place(folder / "outside.yaml") == real
+    assert config.state_of(folder / "appliance.yaml") == folder / "there"
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("state: /var/lib/x\nmodels: [", "/var/lib/x"),
+        ("{: :\nstate:  'a b'  # ours\n\xff", "a b"),
+        ("models: {}", "../state"),
+        ("state: [1]", "../state"),
+        ("state: {", "../state"),
+        ("", "../state"),
+    ],
+)
+def test_the_state_folder_is_found_in_a_config_that_is_wrong(tmp_path: Path, text: str, state: str) -> None:
+    (tmp_path / "appliance.yaml").write_bytes(text.encode("latin-1"))
+    assert config.state_of(tmp_path / "appliance.yaml") == (tmp_path / state).resolve()

@@ -13,12 +13,15 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from appliance import control
+from appliance import config, control
 from appliance.accounts.keys import Keyring
 from appliance.api.wire import PEER
 from appliance.audit.archive import Actor
-from appliance.errors import ApplianceError, NotRunning
+from appliance.errors import ApplianceError, ConfigInvalid, NotRunning, Problem
+from appliance.proposal import Proposal
 from tests.fakes import journal
+
+CONFIG = config.of(Path("/etc/x/appliance.yaml"), b"models: {chat: {card: one}}")
 
 
 class Appliance:
@@ -31,13 +34,23 @@ class Appliance:
         self.keys.confirm(0.0)
         self.house: Any = SimpleNamespace(keys=self.keys)
         self.end: list[str] | Exception = []
+        self.asked: list[int | None] = []
 
-    async def apply(self, tell: Callable[[str], None], by: Actor) -> list[str]:
+    async def apply(
+        self, tell: Callable[[str], None], by: Actor, show: Callable[[Proposal], None] | None = None
+    ) -> list[str]:
         self.by.append(by)
         tell("on it")
         if isinstance(self.end, Exception):
             raise self.end
         return self.end
+
+    async def plan(self, tell: Callable[[str], None], version: int | None = None) -> Proposal:
+        tell("looking")
+        self.asked.append(version)
+        if isinstance(self.end, Exception):
+            raise self.end
+        return Proposal(CONFIG, CONFIG, [], None)
 
     def status(self) -> dict[str, Any]:
         return {"models": {}}
@@ -75,6 +88,20 @@ async def test_an_apply_tells_its_progress_and_then_its_end(appliance: Appliance
     assert await lines(client) == [{"progress": "on it"}, {"changes": ["chat: now answered by two"]}]
     appliance.end = ApplianceError("bad card")
     assert await lines(client) == [{"progress": "on it"}, {"error": "bad card"}]
+
+
+async def test_a_plan_is_of_the_file_or_of_a_version(appliance: Appliance, client: httpx.AsyncClient) -> None:
+    for body in (None, {}, {"version": 3}):
+        progress, end = [json.loads(line) for line in (await client.post("/plan", json=body)).text.splitlines()]
+        assert (progress, end["proposal"]["models"]) == ({"progress": "looking"}, [])
+    assert appliance.asked == [None, None, 3]
+
+
+async def test_what_is_wrong_with_a_config_is_told_by_field(appliance: Appliance, client: httpx.AsyncClient) -> None:
+    appliance.end = ConfigInvalid("a.yaml", [Problem("models.chat.card", "is missing", 3)])
+    for path in ("/apply", "/plan"):
+        end = json.loads((await client.post(path)).text.splitlines()[-1])
+        assert end["problems"] == [{"where": "models.chat.card", "what": "is missing", "line": 3}]
 
 
 async def test_a_bug_while_applying_ends_the_wait_too(appliance: Appliance, client: httpx.AsyncClient) -> None:

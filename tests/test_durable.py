@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.durable import replace, replacing
+from appliance.durable import beside, change, replace, replacing
 
 
 def test_a_file_that_others_could_read_is_private_afterwards(tmp_path: Path) -> None:
@@ -57,3 +57,20 @@ def test_no_draft_is_written_through_a_link(tmp_path: Path, link: Callable[[Path
     assert (precious.read_text(), file.read_bytes()) == ("precious", b"{}")
     assert not file.is_symlink()
     assert file.stat().st_nlink == 1
+
+
+def test_a_file_of_peoples_own_keeps_its_owner_and_mode(tmp_path: Path) -> None:
+    file, link = tmp_path / "appliance.yaml", tmp_path / "link.yaml"
+    file.write_text("before")
+    file.chmod(0o640)
+    os.chown(file, 12345, 12346) if os.geteuid() == 0 else None
+    link.symlink_to(file)
+    owner = file.stat().st_uid, file.stat().st_gid
+    change(link, b"after")
+    found = file.stat()
+    assert (file.read_text(), found.st_mode & 0o777, (found.st_uid, found.st_gid)) == ("after", 0o640, owner)
+    assert link.is_symlink()
+    beside(file, tmp_path / "appliance.yaml.old", b"before")
+    saved = (tmp_path / "appliance.yaml.old").stat()
+    assert (saved.st_mode & 0o777, (saved.st_uid, saved.st_gid)) == (0o640, owner)
+    assert len(list(tmp_path.iterdir())) == 3

@@ -14,6 +14,7 @@ from appliance import pipeline, testimony
 from appliance.audit.record import Kind
 from appliance.config import Accounts, UseCase
 from appliance.core import Caller, DataClass, Operation, Request, Role, Task
+from appliance.engines.served import Arms
 from appliance.errors import (
     AuditUnavailable,
     BudgetExceeded,
@@ -22,15 +23,22 @@ from appliance.errors import (
     NotProven,
     Overloaded,
     Refused,
+    Unreachable,
     UpstreamFailed,
 )
 from appliance.observe import Metrics
 from appliance.privacy.verdict import Held, Verdict
 from tests.fakes import journal
 
+ROLLOUTS: Any = SimpleNamespace(settle=lambda _: None, copied=lambda *_: None)
+
+
+_SPEC = SimpleNamespace(fingerprint="f" * 64)
+
 
 class _Place:
-    served: Any = SimpleNamespace(engine=None)
+    served: Any = SimpleNamespace(engine=None, version="endpoint")
+    moved = False
 
     async def turn(self) -> Any:
         return self.served
@@ -71,9 +79,9 @@ async def test_what_was_asked_that_cant_be_kept_is_the_outcome_of_the_intent(
         return write(kind, body)
 
     monkeypatch.setattr(records, "write", failing)
-    monkeypatch.setattr(pipeline, "choose", lambda _, served: served)
+    monkeypatch.setattr(pipeline, "choose", lambda _, arms: arms.stable)
     fine: Any = SimpleNamespace(require=lambda: None, objection=lambda: None)
-    fleet: Any = SimpleNamespace(find=lambda _: _Place.served)
+    fleet: Any = SimpleNamespace(arms=lambda _: Arms(_Place.served))
     turns: Any = SimpleNamespace(enter=lambda *_: _Place())
     books: Any = _Books()
     log: Any = SimpleNamespace(write=lambda _: None)
@@ -84,7 +92,7 @@ async def test_what_was_asked_that_cant_be_kept_is_the_outcome_of_the_intent(
         "req_1", Caller("key_1", Role.USER, "anna"), Operation("chat", "/x", Task.CHAT, "messages"), "chat", b"{}",
         use_case="review",
     )  # fmt: skip
-    line = pipeline.Pipeline(fine, fleet, turns, books, witness, Metrics(), log)
+    line = pipeline.Pipeline(fine, fleet, turns, books, witness, Metrics(), log, ROLLOUTS)
     with pytest.raises(AuditUnavailable):
         await line.run(request, reply, lambda _: request)
     intent, outcome = records.records
@@ -98,11 +106,11 @@ async def test_a_request_that_is_refused_since_nothing_can_be_written_counts_onc
     records: Any = archive.journal
     fine: Any = SimpleNamespace(require=lambda: None, objection=lambda: None)
     log: Any = SimpleNamespace(write=lambda _: None, refused=lambda *_: None)
-    nothing: Any = SimpleNamespace()
+    nothing: Any = SimpleNamespace(arms=None)
     witness = testimony.Testimony(archive, Accounts(), "3f9c2a71")
     caller = Caller("key_1", Role.USER, "anna")
     request = Request("req_1", caller, Operation("chat", "/x", Task.CHAT, "messages"), "chat", b"{}")
-    line = pipeline.Pipeline(fine, nothing, nothing, nothing, witness, Metrics(), log)
+    line = pipeline.Pipeline(fine, nothing, nothing, nothing, witness, Metrics(), log, ROLLOUTS)
     records.fail()
     for _ in range(3):
         with pytest.raises(AuditUnavailable) as refused:
@@ -132,7 +140,7 @@ class House:
     """A pipeline whose house refuses, and all that came of it."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pipeline, "choose", lambda _, served: served)
+        monkeypatch.setattr(pipeline, "choose", lambda _, arms: arms.stable)
         self.monkeypatch = monkeypatch
         self.archive = journal.archive(folder)
         self.burst = _Burst()
@@ -153,12 +161,12 @@ class House:
         self.monkeypatch.setattr(pipeline, "serve", serve)
 
     async def run(self) -> None:
-        fleet: Any = SimpleNamespace(find=lambda _: _Place.served)
+        fleet: Any = SimpleNamespace(arms=lambda _: Arms(_Place.served))
         log: Any = SimpleNamespace(write=lambda _: None)
         reply: Any = SimpleNamespace(note=self.noted.update, begun=False)
         witness = testimony.Testimony(self.archive, Accounts(), "3f9c2a71")
         burst: Any = self.burst
-        line = pipeline.Pipeline(self.proof, fleet, self.turns, self.books, witness, Metrics(), log, burst)
+        line = pipeline.Pipeline(self.proof, fleet, self.turns, self.books, witness, Metrics(), log, ROLLOUTS, burst)
         await line.run(self.request, reply, lambda model: replace(self.request, model=model))
 
     @property
@@ -199,6 +207,48 @@ async def test_what_leaves_in_place_of_a_smaller_model_is_asked_of_the_smaller_o
         await house.run()
     assert [each.model for each in house.burst.asked] == ["small"]
     assert house.noted[b"x-appliance-stepped-down-from"] == b"chat"
+
+
+async def test_whose_engine_had_gone_before_it_heard_of_it_is_asked_once_more(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Place, "served", SimpleNamespace(engine=SimpleNamespace(spec=_SPEC), base=None, version="a@1"))
+    asked = []
+
+    async def serve(*_: Any) -> None:
+        asked.append(_)
+        if len(asked) == 1:
+            raise Unreachable("nobody listens", code="engine_failed")
+
+    house.monkeypatch.setattr(pipeline, "serve", serve)
+    await house.run()
+    assert len(asked) == 2
+    assert [each["body"].get("outcome") for each in house.records if each["kind"] == "outcome"] == [
+        "failed",
+        "answered",
+    ]
+
+
+async def test_an_endpoint_that_cannot_be_reached_is_not_asked_again(house: House) -> None:
+    house.refuses(Unreachable("nobody listens", code="engine_failed"))
+    with pytest.raises(HeldBack):
+        await house.run()
+    assert [each["kind"] for each in house.records] == ["intent", "outcome", "refusal"]
+
+
+async def test_what_waited_for_another_version_is_made_anew_for_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Place, "moved", True)
+    served = []
+
+    async def serve(request: Request, *_: Any) -> None:
+        served.append(request)
+
+    house.monkeypatch.setattr(pipeline, "serve", serve)
+    await house.run()
+    assert served == [house.request]
+    assert served[0] is not house.request
 
 
 async def test_nothing_leaves_once_the_seal_is_not_proven_any_more(house: House) -> None:

@@ -95,3 +95,10 @@ def test_a_file_that_is_missing_or_huge_is_refused(tmp_path: Path) -> None:
     (tmp_path / "huge.yaml").write_bytes(b"#" * 1_000_001)
     with pytest.raises(ConfigInvalid, match="is over 1000000 bytes"):
         strict_yaml.read(tmp_path / "huge.yaml", Outer, ConfigInvalid)
+
+
+def test_a_small_file_that_is_immense_is_refused_before_it_is() -> None:
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    assert any("is one of more than 200000 values" in problem for problem in problems(bomb))
+    assert any("is nested more than" in problem for problem in problems("[" * 100_000))

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
+from appliance.core import Request
+
 NANO = 1_000_000_000
 """Nano-euros in a euro. Money is whole numbers of them, so that no sum depends on its order."""
 
@@ -89,6 +91,22 @@ class Want:
     """True: the smaller model of a used-up budget is asked for, and budgets that lead to it don't refuse."""
     again: bool = False
     """True: limits of requests per minute have counted it, and don't do so twice."""
+
+    @classmethod
+    def of(cls, request: Request, model: str | None = None, *, stepped_down: bool = False, again: bool = False) -> Want:
+        """What `request` may use at most, of `model` where another than its own answers."""
+        caller = request.caller
+        return cls(
+            key_id=caller.key_id,
+            user=caller.user,
+            team=caller.team,
+            use_case=request.use_case,
+            model=request.model if model is None else model,
+            prompt_tokens=request.most_prompt_tokens,
+            completion_tokens=request.most_completion_tokens,
+            stepped_down=stepped_down,
+            again=again,
+        )
 
     @property
     def nobodys(self) -> Want:

@@ -21,6 +21,8 @@ from appliance.core import Caller, DataClass, Role, ServiceClass
 from appliance.errors import BooksUnavailable, Unauthenticated
 
 PREFIX = "sk-appliance-"
+LOCAL = "key_local"
+"""The id of every key that is lent on this host."""
 _LONGEST = 256
 _STALE_SECONDS = 5.0
 
@@ -140,7 +142,7 @@ class Keyring:
         self._monotonic = monotonic
         self._entries: dict[bytes, _Entry] = {}
         self._records: dict[str, KeyRecord] = {}
-        self._fleeting: dict[bytes, float] = {}
+        self._fleeting: dict[bytes, tuple[float, ServiceClass]] = {}
         self._confirmed = -inf
 
     def renew(self, records: Iterable[KeyRecord]) -> None:
@@ -179,12 +181,12 @@ class Keyring:
         """Note that the snapshot is what the store held `at` that second of the monotonic clock."""
         self._confirmed = at
 
-    def lend(self, seconds: float) -> str:
-        """Make a key that lives in memory only, for `seconds`: benchmarks on this host use one."""
+    def lend(self, seconds: float, service_class: ServiceClass = ServiceClass.STANDARD) -> str:
+        """Make a key that lives in memory only, for `seconds`: benchmarks and evaluations on this host use one."""
         now = self._monotonic()
         key = make()
-        self._fleeting = {known: ends for known, ends in self._fleeting.items() if ends > now}
-        self._fleeting[digest_of(key, self._pepper)] = now + seconds
+        self._fleeting = {known: lent for known, lent in self._fleeting.items() if lent[0] > now}
+        self._fleeting[digest_of(key, self._pepper)] = now + seconds, service_class
         return key
 
     def authenticate(self, presented: str) -> Caller:
@@ -200,8 +202,9 @@ class Keyring:
         digest = digest_of(presented[:_LONGEST], self._pepper)
         entry = self._entries.get(digest)
         if entry is None or not hmac.compare_digest(entry.digest, digest):
-            if self._fleeting.get(digest, -inf) > self._monotonic():
-                return Caller("key_local")
+            ends, service_class = self._fleeting.get(digest, (-inf, ServiceClass.STANDARD))
+            if ends > self._monotonic():
+                return Caller(LOCAL, service_class=service_class)
             raise unknown("unknown key")
         if self._clock() >= entry.ends:
             raise unknown(f"{entry.caller.key_id} is {entry.closed}")

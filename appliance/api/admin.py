@@ -57,7 +57,7 @@ def add(app: FastAPI, house: House) -> None:
     async def create_key(request: Request) -> Response:
         caller: Caller = request.scope["caller"]
         order = parse(NewKey, await small_body(request)).order(time.time())
-        check(order, house.accounts, house.fleet.served)
+        check(order, house.accounts, house.fleet.names)
         by = Actor.of(caller)
         async with house.archive.act("keys.create", by, target=order.user, **terms(order)) as act:
             record, key = await house.watch.ask(lambda keys: keys.create(order, caller))

@@ -49,7 +49,7 @@ def add(app: FastAPI, house: House) -> None:
     hidden = house.archive.subjects.hidden
 
     def filters(given: Mapping[str, str]) -> dict[str, str]:
-        return told(given, words(house.accounts, house.fleet.served), hidden)
+        return told(given, words(house.accounts, house.fleet.names), hidden)
 
     async def look_up(request: Request) -> Response:
         given = parameters(request, LIST_PARAMETERS)

@@ -13,7 +13,7 @@ from functools import partial
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from appliance.accounts.keys import Keyring
+from appliance.accounts.keys import LOCAL, Keyring
 from appliance.accounts.reader import Reader
 from appliance.accounts.roles import Permission
 from appliance.accounts.watch import Watch
@@ -25,7 +25,8 @@ from appliance.config import Accounts, Limits, Privacy
 from appliance.config.audit import Audit
 from appliance.core import Caller, Dialect, Operation, Request
 from appliance.dispatch.turns import priority_of
-from appliance.engines.fleet import Fleet
+from appliance.engines.fleet import TRIAL, Fleet
+from appliance.engines.served import Served
 from appliance.errors import BodyTooLarge, Loading, Refused
 from appliance.observe import Metrics
 from appliance.pipeline import Pipeline
@@ -71,6 +72,12 @@ class House:
     def logged(self, id_: str) -> str:
         """A request's id as it stands in every log: see `audit.hidden`."""
         return self.archive.subjects.hidden.request(id_)
+
+    def served(self, name: str, caller: Caller | None) -> Served:
+        """What answers for `name`. Raises `NotFound`, also for a card on trial, which only keys lent here know."""
+        if name.startswith(TRIAL) and (caller is None or caller.key_id != LOCAL):
+            raise self.fleet.unknown(name)
+        return self.fleet.find(name)
 
 
 def request_id(scope: Scope) -> str:
@@ -210,7 +217,7 @@ class Exchange(Response):
         body = parse(self._body, raw)
         if model is not None:
             body.model = model
-        served = self._house.fleet.find(body.model)
+        served = self._house.served(body.model, caller)
         body.check(Bound(self._house.limits, served.context_length))
         model, usage_wanted = body.model, body.wants_usage()  # before `payload` sets what is ours to set
         priority = priority_of(wanted.service_class, served)

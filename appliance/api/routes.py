@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from appliance.accounts.roles import Permission
-from appliance.api import admin, audit, envelope, pages, policy, usage
+from appliance.api import admin, audit, envelope, feedback, pages, policy, usage
 from appliance.api.admission import Access, Guarded
 from appliance.api.bodies import anthropic, chat, embeddings, responses
 from appliance.api.bodies.base import Body
@@ -38,8 +38,9 @@ def _chat(name: str, path: str, text_field: str, dialect: Dialect = Dialect.CHAT
     return Operation(name, path, Task.CHAT, text_field, dialect)
 
 
-def _embedding(name: str, path: str, text_field: str) -> Operation:
-    return Operation(name, path, Task.EMBEDDING, text_field)
+def _comparison(name: str, path: str, text_field: str) -> Operation:
+    """A reranker reads two texts together; a model that turns texts into vectors compares these."""
+    return Operation(name, path, Task.RERANK, text_field, also=Task.EMBEDDING)
 
 
 MODEL_ROUTES = (
@@ -60,9 +61,15 @@ MODEL_ROUTES = (
         _chat("count_tokens", "/v1/messages/count_tokens", "messages", Dialect.MESSAGES),
         "Count the tokens of a conversation",
     ),
-    ModelRoute(embeddings.Embeddings, _embedding("embedding", "/v1/embeddings", "input"), "Turn texts into vectors"),
-    ModelRoute(embeddings.Rerank, _embedding("rerank", "/v1/rerank", "documents"), "Order documents by a query"),
-    ModelRoute(embeddings.Score, _embedding("score", "/v1/score", "text_2"), "Score how alike texts are, pair by pair"),
+    ModelRoute(
+        embeddings.Embeddings,
+        Operation("embedding", "/v1/embeddings", Task.EMBEDDING, "input"),
+        "Turn texts into vectors",
+    ),
+    ModelRoute(embeddings.Rerank, _comparison("rerank", "/v1/rerank", "documents"), "Order documents by a query"),
+    ModelRoute(
+        embeddings.Score, _comparison("score", "/v1/score", "text_2"), "Score how alike texts are, pair by pair"
+    ),
 )
 
 ROUTES: dict[tuple[str, str], Access] = {
@@ -70,6 +77,7 @@ ROUTES: dict[tuple[str, str], Access] = {
     ("GET", "/v1/models"): Permission.SEE_MODELS,
     ("GET", "/v1/models/{model}"): Permission.SEE_MODELS,
     ("GET", "/v1/usage"): Permission.SEE_OWN_USAGE,
+    ("POST", "/v1/feedback"): Permission.ASK,
     ("GET", "/admin/keys"): Permission.SEE_KEYS,
     ("POST", "/admin/keys"): Permission.MANAGE_KEYS,
     ("POST", "/admin/keys/{id}/rotate"): Permission.MANAGE_KEYS,
@@ -144,10 +152,12 @@ def build(house: House, version: str) -> Door:
     _add_models(app, house)
     admin.add(app, house)
     usage.add(app, house)
+    feedback.add(app, house)
     audit.add(app, house)
     policy.add(app, house)
     _add_health(app, house)
-    pages.add(app, [*(route.body for route in MODEL_ROUTES), *admin.BODIES, *audit.BODIES, *policy.BODIES])
+    own = (*feedback.BODIES, *admin.BODIES, *audit.BODIES, *policy.BODIES)
+    pages.add(app, [*(route.body for route in MODEL_ROUTES), *own])
     _add_errors(app, house)
     guard(app, house)
     return app
@@ -204,11 +214,13 @@ def _add_models(app: FastAPI, house: House) -> None:
     began = int(time.time())
 
     def describe(name: str, *, anthropic_shape: bool) -> dict[str, Any]:
-        served = house.fleet.find(name)
+        served = house.served(name, None)
         if anthropic_shape:
             made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began))
             return {"type": "model", "id": name, "display_name": served.title, "created_at": made}
-        shown = {"id": name, "object": "model", "created": began, "owned_by": "appliance"}
+        shown: dict[str, Any] = {"id": name, "object": "model", "created": began, "owned_by": "appliance"}
+        if served.base is not None:
+            shown["parent"] = served.base.name
         return shown | ({"max_model_len": served.context_length} if served.context_length else {})
 
     @app.get(
@@ -219,7 +231,7 @@ def _add_models(app: FastAPI, house: House) -> None:
     )
     async def list_models(request: Request) -> Response:
         shape = "anthropic-version" in request.headers
-        data = [describe(name, anthropic_shape=shape) for name in sorted(house.fleet.served)]
+        data = [describe(name, anthropic_shape=shape) for name in house.fleet.names]
         if shape:
             first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
             return JSONResponse({"data": data, "has_more": False, "first_id": first, "last_id": last})
@@ -240,7 +252,7 @@ def _add_health(app: FastAPI, house: House) -> None:
         states = {
             name: _state(served.engine.state if served.engine else None) for name, served in house.fleet.served.items()
         }
-        fit, proven = all(served.ready for served in house.fleet.served.values()), house.pipeline.proven
+        fit, proven = all(served.well for served in house.fleet.served.values()), house.pipeline.proven
         shown = {"status": "ready" if fit and proven else "not ready", "models": states}
         if not proven:
             shown["egress"] = "not proven"

@@ -1,6 +1,6 @@
 """Erases a person: what the log says of them stays and verifies, and nobody can tell any more who it was.
 
-look that nothing stands against it -> on record -> keys refused -> key destroyed -> books forget -> on record
+nothing stands against it -> on record -> keys refused -> key destroyed -> books and old configs forget -> on record
 
 What is done stays done when a later step fails, or the power does; to erase again completes it.
 """
@@ -8,6 +8,7 @@ What is done stays done when a later step fails, or the power does; to erase aga
 from __future__ import annotations
 
 import asyncio
+import glob
 import re
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from appliance.audit.offices import OFFICES
 from appliance.audit.record import clean
 from appliance.audit.subjects import Subjects
 from appliance.config import Config
-from appliance.errors import BadRequest, ConfigInvalid, Conflict, NotFound
+from appliance.errors import AuditFailed, BadRequest, ConfigInvalid, Conflict, NotFound
 from appliance.names import alike, proper
 
 _MOST_LINES = 5
@@ -42,6 +43,13 @@ class Accounts(Protocol):
         """Forget a subject, on disk and in memory; how many rows named it."""
 
 
+class Kept(Protocol):
+    """Configs of before, which may name persons."""
+
+    def forget(self, name: str) -> int:
+        """Have none of them hold the name; in how many it stood. Raises OSError."""
+
+
 @dataclass(frozen=True, slots=True)
 class Erased:
     """What was known of the person; the name as it was erased is nowhere in it."""
@@ -54,17 +62,20 @@ class Erased:
     """Entries of the accounts that named them."""
     alike: list[str] = field(default_factory=list, repr=False)
     """Other names that read like theirs, without regard to case and width: they may be the same person's."""
+    configs: int = 0
+    """Configs of before that named them, and don't any more."""
 
 
 async def erase(
-    archive: Archive, accounts: Accounts, config: Config, by: Actor, name: str, reason: str | None = None
+    archive: Archive, accounts: Accounts, kept: Kept, config: Config, by: Actor, name: str, reason: str | None = None
 ) -> Erased:
     """Erase the subject `name`: a user, `key:ID` for a key that is nobody's, or the pseudonym of one. For whoever is or
     was an administrator or an auditor there has to be a `reason`; it goes on record.
 
     When this returns, no file of the appliance holds the name or the key it was sealed under. Raises `Conflict` while
     a hold or the config stands against it, `NotFound` for somebody whom nothing knows, `AuditUnavailable` when it can't
-    be put on record (in all three cases nothing was done), `BooksUnavailable` when the accounts can't be changed.
+    be put on record (in all three cases nothing was done), `BooksUnavailable` when the accounts can't be changed,
+    `AuditFailed` when the configs of before can't be.
     """
     if not name:
         raise BadRequest("subject: whom? give a name", param="subject")
@@ -82,14 +93,23 @@ async def erase(
             archive.subjects.erase(name)
             archive.forget(name)
             rows = await accounts.forget(name, key_ids)
-            if pseudonym is None and not rows:
+            configs = await asyncio.to_thread(_forget, kept, name)
+            if pseudonym is None and not rows and not configs:
                 raise NotFound(
                     "nobody of this name is known here, neither in the log nor in the accounts; look how it is written "
                     "in `appliance keys list`. Somebody who was erased before can't be found again",
                     code="unknown_subject",
                 )  # fmt: skip
-            act.tell(keys=len(key_ids), rows=rows)
-    return Erased(pseudonym, len(key_ids), rows, await asyncio.to_thread(_alike, name, others))
+            act.tell(keys=len(key_ids), rows=rows, configs=configs)
+    return Erased(pseudonym, len(key_ids), rows, await asyncio.to_thread(_alike, name, others), configs)
+
+
+def _forget(kept: Kept, name: str) -> int:
+    try:
+        return kept.forget(name)
+    except OSError as cause:
+        what = f"the configs that were applied before may still hold the name: {cause.filename}: {cause.strerror}"
+        raise AuditFailed(f"{what}. Erase again once they can be written") from cause
 
 
 def _whom(subjects: Subjects, asked: str) -> tuple[str, str | None]:
@@ -108,9 +128,12 @@ def _alike(name: str, others: Iterable[str]) -> list[str]:
 
 
 def left(config: Config, name: str) -> list[str]:
-    """Where `name` still stands that nobody but an administrator can change: lines of the config and of plain logs."""
+    """Where `name` still stands that nobody but an administrator can change: lines of the config, of configs of before,
+    of what editors and rollbacks left beside it, and of plain logs."""
     found = []
-    for file in (config.file, *sorted((config.state / "logs").glob("**/*.log*"))):
+    beside = sorted(config.file.parent.glob(f"{glob.escape(config.file.name)}?*"))
+    before = sorted((config.state / "configs").glob("*.yaml"))
+    for file in (config.file, *beside, *before, *sorted((config.state / "logs").glob("**/*.log*"))):
         lines = file.read_text("utf-8", "replace").splitlines() if file.is_file() else []
         numbers = [str(number) for number, line in enumerate(lines, 1) if names(line, name)]
         if numbers:

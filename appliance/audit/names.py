@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 ACTS = (
-    "config.apply", "egress.verdict", "erase", "export", "hold", "holds.repair", "keys.create", "keys.lend",
-    "keys.revoke", "keys.rotate", "lists.change", "lists.show", "policy.explain", "read", "release", "report",
-    "retention", "reveal.approve", "reveal.ask", "reveal.show", "reveal.unseal", "start", "stop",
+    "config.apply", "egress.verdict", "erase", "eval.trial", "export", "hold", "holds.repair", "keys.create",
+    "keys.lend", "keys.revoke", "keys.rotate", "lists.change", "lists.show", "models.add", "models.fetch",
+    "policy.explain", "read", "release", "report", "retention", "reveal.approve", "reveal.ask", "reveal.show",
+    "reveal.unseal", "rollout.drop", "rollout.promote", "rollout.weight", "start", "stop",
 )  # fmt: skip
 INCIDENTS = (
     "audit_broken", "audit_key_changed", "audit_no_record", "audit_note_lost", "audit_torn", "audit_unwritable",

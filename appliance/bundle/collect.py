@@ -20,6 +20,7 @@ from appliance.bundle.about import About
 from appliance.config import Config
 from appliance.errors import BundleFailed
 from appliance.weights import manifest
+from appliance.weights.adapters import adapters
 from appliance.weights.card import Card, load_card, named
 from appliance.weights.prepare import prepare
 
@@ -113,7 +114,9 @@ def _collect(order: Order, config: Config, source: _Source, pip: Path, part: Pat
         _copy(CHECKOUT / name, part / name)
     for name, card in cards.items():
         say(f"copying the weights of {card.title}")
-        _copy_model(config.models_folder / name, part / "models" / name)
+        _copy_model(config.models_folder / name, part / "models" / name, card)
+    for name in _below(config.models_folder, "evals"):
+        _copy(config.models_folder / name, part / "models" / name)
     told = About(
         version=source.version,
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,11 +169,31 @@ def _packages(sets: tuple[str, ...], pip: Path, part: Path, say: Say) -> tuple[w
     return found
 
 
-def _copy_model(model: Path, target: Path) -> None:
-    """The card, and what its manifest lists; the manifest last, so that `make` sees it newer than its card."""
-    weights = manifest.read(model / "weights").files
-    for name in ("card.yaml", *(f"weights/{name}" for name in weights), f"weights/{manifest.NAME}"):
+def _copy_model(model: Path, target: Path, card: Card) -> None:
+    """The card with what it names, golden sets, adapters and weights; a manifest after the files that it lists.
+
+    That of the weights is the last, so that `make` sees it newer than its card. Raises `WeightsInvalid` for an adapter
+    that isn't what was added.
+    """
+    names = ["card.yaml", *([card.calibration.file] if card.calibration else ()), *_below(model, "evals")]
+    for adapter in adapters(model):
+        names += _recorded(model, f"adapters/{adapter}")
+    for name in (*names, *_recorded(model, "weights")):
         _copy(model / name, target / name)
+
+
+def _recorded(model: Path, folder: str) -> list[str]:
+    """The files of a folder that has a manifest, and that one last."""
+    return [*(f"{folder}/{name}" for name in manifest.read(model / folder).files), f"{folder}/{manifest.NAME}"]
+
+
+def _below(folder: Path, name: str) -> list[str]:
+    """The files in a folder within `folder`, as paths relative to that; links and what is hidden stay behind."""
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in (folder / name).rglob("*")
+        if path.is_file() and not path.is_symlink() and not path.name.startswith(".")
+    )
 
 
 _NO_LIBNUMA = (
@@ -259,11 +282,15 @@ def _billed(wheel: wheels.Wheel) -> sbom.Package:
 
 
 def _billed_model(model: Path, card: Card) -> sbom.Weights:
-    files = manifest.read(model / "weights").files
+    weights = manifest.read(model / "weights").files
+    files = {name: file.sha256 for name, file in weights.items()}
+    for adapter in adapters(model):
+        folder = f"adapters/{adapter}"
+        files |= {f"{folder}/{name}": file.sha256 for name, file in manifest.read(model / folder).files.items()}
     return sbom.Weights(
         model.name,
         card.title,
         card.description,
         card.licence,
-        tuple((name, files[name].sha256) for name in sorted(files)),
+        tuple((name, files[name]) for name in sorted(files)),
     )

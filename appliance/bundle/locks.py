@@ -26,7 +26,9 @@ class Pin:
 def chosen(device: str, without: tuple[Left, ...]) -> tuple[str, ...]:
     """The sets that a bundle for `device` holds."""
     left = {_SETS[each] for each in without}
-    return tuple(name for name in ("uv", "gateway", f"engine-{device}", "prepare", "evaluate", "dev") if name not in left)
+    return tuple(
+        name for name in ("uv", "gateway", f"engine-{device}", "prepare", "evaluate", "dev") if name not in left
+    )
 
 
 def read(lock: Path) -> tuple[Pin, ...]:

@@ -79,12 +79,14 @@ def erase(options: argparse.Namespace) -> int:
     from appliance.audit import erasure
     from appliance.audit.archive import Actor, Archive
     from appliance.commands import store_of
+    from appliance.versions import Versions
 
     loaded, by = config.load(options.config), Actor.host()
 
     async def here(archive: Archive) -> dict[str, Any]:
         with store_of(loaded) as store:
-            return asdict(await erasure.erase(archive, AtRest(store), loaded, by, options.subject, options.reason))
+            accounts, kept = AtRest(store), Versions(loaded.state / "configs")
+            return asdict(await erasure.erase(archive, accounts, kept, loaded, by, options.subject, options.reason))
 
     with waiting(lambda: "erasing: all pages of the accounts are written anew"):
         try:

@@ -61,7 +61,7 @@ def create(options: argparse.Namespace) -> int:
         "allowance": allowance or None, "expires_in_days": _days(options.expires),
     }  # fmt: skip
     order = parse(NewKey, json.dumps(wanted).encode()).order(time.time())
-    check(order, loaded.settings.accounts, loaded.settings.models)
+    check(order, loaded.settings.accounts, loaded.settings.names)
 
     def work(tell: Tell) -> tuple[KeyRecord, str]:
         record, key = registry.create(order)

@@ -1,4 +1,4 @@
-"""`appliance serve`, `apply`, `check-config` and `status`."""
+"""`appliance serve`, `check-config` and `status`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.commands import FAILED, OK, write
-from appliance.errors import ApplianceError, ConfigInvalid, Problem
 
 _PATIENCE = 15.0
 """Seconds that a person waits for an appliance that doesn't answer."""
@@ -24,54 +23,27 @@ def serve(options: argparse.Namespace) -> int:
 def check_config(options: argparse.Namespace) -> int:
     """Say whether the config is right, with the cards, secrets and certificates that it names."""
     from appliance import app, config
-    from appliance.engines.fleet import check
+    from appliance.engines.specs import check
 
     loaded = config.load(options.config)
     check(loaded)
     app.check(loaded)
-    models = ", ".join(loaded.settings.models)
+    models = ", ".join(loaded.settings.names)
     write(
-        json.dumps({"ok": True, "models": list(loaded.settings.models)})
+        json.dumps({"ok": True, "models": list(loaded.settings.names)})
         if options.json
         else f"✓ {options.config} is right (models: {models})"
     )
     return OK
 
 
-def apply(options: argparse.Namespace) -> int:
-    """Have the running appliance read its config again."""
-    from appliance import config, control
-    from appliance.console import Progress
-
-    loaded = config.load(options.config)
-    (status,) = control.ask(loaded.state, "GET", "/status")
-    if status["config"] != str(loaded.file):
-        what = f"the appliance on this state folder runs on {status['config']}; apply that, or restart it with this one"
-        raise ConfigInvalid(str(loaded.file), [Problem("", what)])
-    show = Progress()
-    for line in control.ask(loaded.state, "POST", "/apply"):
-        if "progress" in line:
-            show.say(line["progress"])
-        elif "error" in line:
-            raise ApplianceError(f"nothing was changed: {line['error']}")
-        else:
-            show.done("applied")
-            changes = line["changes"]
-            write(
-                json.dumps(line)
-                if options.json
-                else "\n".join(f"  {change}" for change in changes) or "  nothing to change"
-            )
-            return OK
-    raise ApplianceError("the appliance ended before it had applied the config")
-
-
 def status(options: argparse.Namespace) -> int:
     """Show the state of models and seal."""
     from appliance import config, control
 
-    (status,) = control.ask(config.load(options.config).state, "GET", "/status", patience=_PATIENCE)
-    ready = all(model["state"] in ("ready", "endpoint") for model in status["models"].values())
+    # also while the file is being edited, and isn't right
+    (status,) = control.ask(config.state_of(options.config), "GET", "/status", patience=_PATIENCE)
+    ready = all(model["state"] == "endpoint" or model["well"] for model in status["models"].values())
     if options.json:
         write(json.dumps(status, indent=1))
     else:
@@ -95,6 +67,25 @@ def gate(standing: Mapping[str, Any] | None) -> list[str]:
     return shown + ([f"          replaced by placeholders: {masked}"] if masked else [])
 
 
+def _version(version: Mapping[str, Any]) -> str:
+    if "number" not in version:
+        return ", in effect but not kept: see the log"
+    return f", version {version['number']} since {version['at']} by {version['by']}"
+
+
+def _edits(version: Mapping[str, Any]) -> list[str]:
+    """What of the config isn't in effect, and why."""
+    if version["applying"]:
+        return ["an apply is under way"]
+    if version["unapplied"] is None:
+        return ["the file can't be read; what it held is in effect"]
+    if not version["unapplied"]:
+        return []
+    refused = version["refused"]
+    edits = "the file has edits that are not in effect; `appliance apply --dry-run` shows them"
+    return [edits, *([f"the last apply changed nothing: {refused}"] if refused else [])]
+
+
 def lines(status: dict[str, Any]) -> list[str]:
     """What `appliance status` shows."""
     from appliance.console import alarm
@@ -109,7 +100,8 @@ def lines(status: dict[str, Any]) -> list[str]:
         proven = f"{came_to}, report {last['number']}, {last['time']}"
     shown = [
         f"address   {status['address']}",
-        f"config    {status['config']}",
+        f"config    {status['config']}{_version(status['version'])}",
+        *(alarm(f"        ! {part}") for part in _edits(status["version"])),
         f"egress    {egress['mode']}; the gateway's seal holds: {', '.join(egress['holds']) or 'nothing'}",
         *(alarm(f"        ! {part}") for part in egress["missing"]),
         f"proof     {alarm('OVERDUE; the last: ') if proof['overdue'] else ''}{proven}",
@@ -125,10 +117,16 @@ def lines(status: dict[str, Any]) -> list[str]:
     if status["identity"] and status["identity"]["trouble"]:
         shown.append(alarm(f"identity  its keys could not be fetched: {status['identity']['trouble']}"))
     shown += gate(status["gate"])
+    for name, trial in status["rollouts"]["running"].items():
+        shown.append(f"rollout   {name:<16} {trial['mode']} of {trial['candidate']['version']}: {trial['verdict']}")
+    for name, decided in status["rollouts"]["decided"].items():
+        shown.append(f"rollout   {name:<16} {decided['card']} {decided['what']}; {decided['advice']}")
     for name, model in status["models"].items():
         state = model["state"] + (f" ({model['stage']})" if model.get("stage") else "")
         about = f"{model['card']}, {model['requests']} requests now" if "card" in model else ""
         shown.append(f"model     {name:<16} {state:<10} {about}")
-        faults = (model.get("reason"), *model.get("seal_missing", ()))
+        trouble = model.get("trouble")
+        given_up = trouble and trouble not in (status["version"]["refused"] or "")  # else it stands above
+        faults = (model.get("reason"), trouble if given_up else None, *model.get("seal_missing", ()))
         shown += [alarm(f"        ! {fault}") for fault in faults if fault]
     return shown

@@ -156,7 +156,7 @@ def _asked(given: dict[str, str], config: Config) -> tuple[Question, dict[str, s
 
     settings, hidden = config.settings, subjects.hidden(config.state / "audit-keys")
     question = question_of(given, settings.accounts.zone, hidden)
-    return question, told(given, words(settings.accounts, settings.models), hidden)
+    return question, told(given, words(settings.accounts, settings.names), hidden)
 
 
 def _folder(config: Config) -> Path:

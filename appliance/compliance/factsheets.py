@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from appliance.config import Config, RemoteModel
 from appliance.errors import CardInvalid, WeightsInvalid
 from appliance.weights import manifest
+from appliance.weights.adapters import FOLDER
 from appliance.weights.card import Card, Source, load_card
 
 WEIGHTS = 32
@@ -31,6 +33,8 @@ class Factsheet:
     endpoint: str = ""
     upstream: str = ""
     trouble: str = ""
+    adapters: tuple[str, ...] = ()
+    """Of each LoRA adapter its public name, its folder's name, and the fingerprint of its files, where it is there."""
 
 
 def factsheets(config: Config) -> list[Factsheet]:
@@ -58,7 +62,18 @@ def _factsheets(config: Config) -> Iterator[Factsheet]:
             continue
         fingerprint = hashlib.sha256(record.model_dump_json().encode()).hexdigest()
         size = sum(file.bytes for file in record.files.values())
-        yield Factsheet(name, model.card, card, _source(card.source), length, fingerprint, len(record.files), size)
+        sheet = Factsheet(name, model.card, card, _source(card.source), length, fingerprint, len(record.files), size)
+        yield replace(sheet, adapters=tuple(_adapters(folder, model.adapters)))
+
+
+def _adapters(folder: Path, adapters: Mapping[str, str]) -> Iterator[str]:
+    for public, name in adapters.items():
+        try:
+            record = manifest.read(folder / FOLDER / name)
+        except WeightsInvalid:
+            yield f"{public}: {name}"
+        else:
+            yield f"{public}: {name}, {hashlib.sha256(record.model_dump_json().encode()).hexdigest()}"
 
 
 def _source(source: Source) -> str:
@@ -66,4 +81,6 @@ def _source(source: Source) -> str:
         return f"{source.package.requirement}: {source.package.file}"
     if source.mirror is not None:
         return source.mirror.url
+    if source.hub is not None:
+        return f"{source.hub.endpoint}/{source.hub.repo}, {source.hub.revision[:12]}"
     return source.folder or ""

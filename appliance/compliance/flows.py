@@ -30,7 +30,16 @@ from appliance.config import (
     Timestamps,
 )
 
-_INWARD = {"certificate", "key", "ca", "models_folder", "environment", "preparation_environment", "rampart"}
+_INWARD = {
+    "certificate",
+    "key",
+    "ca",
+    "models_folder",
+    "environment",
+    "evaluation_environment",
+    "preparation_environment",
+    "rampart",
+}
 """Files and folders that are read, and never written with anything of a request."""
 _NAMED_OUTWARD = re.compile(r"(.*_)?(url|uri|endpoint|host|address|server|socket|folder|path|file)")
 

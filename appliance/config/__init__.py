@@ -7,10 +7,13 @@ drift from the code. Units stand in the names: `_seconds`, `_bytes`, `_gib`, `_m
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from appliance import strict_yaml
@@ -29,18 +32,28 @@ from appliance.config.audit import Audit, Retention, Shipping, Timestamps
 from appliance.config.bounds import Engines, Limits, Objectives
 from appliance.config.egress import CloudModel, Egress, Provider, Verify, from_word
 from appliance.config.listen import Listen, Tls
-from appliance.config.models import Batching, KvCache, LocalModel, Model, ModelName, RemoteModel
+from appliance.config.models import (
+    Batching,
+    Bounds,
+    Idle,
+    KvCache,
+    LocalModel,
+    Model,
+    ModelName,
+    RemoteModel,
+    Rollout,
+)
 from appliance.config.privacy import Detectors, Gate, Privacy, Rule
 from appliance.config.queue import Queue
 from appliance.config.section import FilePath, Secret, SecretReference, Section, may_be_private
 from appliance.errors import ConfigInvalid
 
 __all__ = [
-    "Accounts", "Allowance", "Audit", "Batching", "CloudModel", "Config", "Detectors", "Egress", "Engines",
-    "FilePath", "Gate", "Identity", "KvCache", "Limits", "Listen", "LocalModel", "Model", "ModelName", "Objectives",
-    "Postgresql", "Prices", "Privacy", "Provider", "Queue", "RemoteModel", "Retention", "Rule", "Secret",
-    "SecretReference", "Section", "Settings", "Shipping", "Store", "Team", "Timestamps", "Tls", "UseCase", "Verify",
-    "load", "may_be_private",
+    "Accounts", "Allowance", "Audit", "Batching", "Bounds", "CloudModel", "Config", "Detectors", "Egress", "Engines",
+    "FilePath", "Gate", "Identity", "Idle", "KvCache", "Limits", "Listen", "LocalModel", "Model", "ModelName",
+    "Objectives", "Postgresql", "Prices", "Privacy", "Provider", "Queue", "RemoteModel", "Retention", "Rollout", "Rule",
+    "Secret", "SecretReference", "Section", "Settings", "Shipping", "Store", "Team", "Timestamps", "Tls", "UseCase",
+    "Verify", "load", "may_be_private", "of", "place", "state_of",
 ]  # fmt: skip
 
 
@@ -63,6 +76,7 @@ class Settings(Section):
         min_length=1, description="Public model name, as apps send it, to the card or endpoint that serves it."
     )
     engines: Engines = Field(Engines(), description="See `Engines`.")
+    watch: bool = Field(default=False, description="Apply the config by itself whenever its file has been changed.")
     limits: Limits = Field(Limits(), description="See `Limits`.")
     objectives: Objectives = Field(Objectives(), description="See `Objectives`.")
     accounts: Accounts = Field(Accounts(), description="See `Accounts`.")
@@ -70,22 +84,39 @@ class Settings(Section):
     audit: Audit = Field(Audit(), description="See `Audit`.")
     privacy: Privacy = Field(Privacy(), description="See `Privacy`.")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All public names that apps may ask for: those of models and of their adapters."""
+        adapters = (model.adapters for model in self.models.values() if model.kind == "card")
+        return (*self.models, *(name for each in adapters for name in each))
+
+    @model_validator(mode="after")
+    def _each_name_stands_for_one_thing(self) -> Self:
+        for name, count in Counter(self.names).items():
+            if count > 1:
+                raise ValueError(
+                    f"models: {name!r} is the public name of {count} models or adapters; give each a name of its own"
+                )
+            if name.startswith("trial/"):
+                raise ValueError(f"models: {name!r} begins with `trial/`, which is kept for evaluations; rename it")
+        return self
+
     @model_validator(mode="after")
     def _accounts_speak_of_models_that_are_served(self) -> Self:
-        accounts = self.accounts
+        accounts, names = self.accounts, self.names
         named = {"each_key": accounts.each_key, "each_user": accounts.each_user, "each_team": accounts.each_team}
         named |= {f"users.{name}": allowance for name, allowance in accounts.users.items()}
         named |= {f"teams.{name}": allowance for name, allowance in accounts.teams.items()}
         named |= {f"use_cases.{name}": allowance for name, allowance in accounts.use_cases.items()}
         for where, allowance in named.items():
             smaller = allowance.step_down_to
-            if smaller is not None and smaller not in self.models:
+            if smaller is not None and smaller not in names:
                 raise ValueError(f"accounts.{where}.step_down_to: there is no model {smaller!r} in `models`")
         prices = accounts.prices.models
         for model in prices:
-            if model not in self.models:
+            if model not in names:
                 raise ValueError(f"accounts.prices.models.{model}: there is no such model in `models`")
-        free = [model for model in self.models if model not in prices]
+        free = [model for model in names if model not in prices]
         for where, allowance in named.items():
             if free and allowance.limits_euros:
                 raise ValueError(
@@ -98,7 +129,7 @@ class Settings(Section):
     def _what_may_leave_fits_together(self) -> Self:
         for name, provider in self.egress.providers.items():
             for model in provider.models:
-                if model not in self.models:
+                if model not in self.names:
                     raise ValueError(
                         f"egress.providers.{name}.models.{model}: there is no such model in `models`: name the public "
                         "model that it may answer for"
@@ -175,6 +206,33 @@ class Config:
 
 def load(file: Path) -> Config:
     """Read a config file. Raises `ConfigInvalid` with every problem, its line and a suggestion."""
-    file = file.expanduser().resolve()
-    text = strict_yaml.raw(file, ConfigInvalid)
+    file = place(file)
+    return of(file, strict_yaml.raw(file, ConfigInvalid))
+
+
+def of(file: Path, text: bytes) -> Config:
+    """The config that `text` would be as the content of `file`. Raises as `load` does."""
     return Config(strict_yaml.parse(text, str(file), Settings, ConfigInvalid), file, text)
+
+
+def place(file: Path) -> Path:
+    """The absolute path under which a config file is found again after it has changed.
+
+    Links are followed, but for those that stay inside its folder: Kubernetes points them elsewhere at each change.
+    """
+    file = file.expanduser()
+    folder = file.parent.resolve()
+    target = (folder / file.name).resolve()
+    return folder / file.name if target.is_relative_to(folder) else target
+
+
+def state_of(file: Path) -> Path:
+    """The state folder of a config of which anything else may be wrong, by the line that names it."""
+    file = place(file)
+    try:
+        found = re.search(rb"^state:[ \t]*([^\r\n]*)", file.read_bytes(), re.MULTILINE)
+        named = yaml.safe_load(found[1]) if found else None
+    except (OSError, ValueError, yaml.YAMLError):
+        named = None
+    state = Path(named) if isinstance(named, str) else Settings.model_fields["state"].get_default()
+    return (file.parent / state).resolve()

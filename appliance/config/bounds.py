@@ -22,6 +22,14 @@ class Engines(Section):
         Path("../.venvs/prepare"),
         description="Python environment that `appliance models prepare` converts weights in; serving doesn't need it.",
     )
+    evaluation_environment: FilePath = Field(
+        Path("../.venvs/evaluate"),
+        description="Python environment that `appliance eval` runs in; serving doesn't need it.",
+    )
+    memory_gib: float | None = Field(
+        None, gt=0, description="Memory that all engines may take together. Empty: what the host, or its GPUs, have."
+    )
+    reserve_gib: float = Field(1, ge=0, description="Memory that is left free when it is asked whether an engine fits.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="`auto` takes the GPU where there is one.")
     restart_backoff_seconds: float = Field(
         1, gt=0, description="Wait before the first restart of a crashed engine; doubles with each, up to a minute."

@@ -9,6 +9,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from appliance.config.section import FilePath, Secret, Section, may_be_private, refuse_extras
 
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]
+
 
 class Batching(Section):
     """How an engine batches requests (vLLM's continuous batching)."""
@@ -47,6 +49,68 @@ class KvCache(Section):
     )
 
 
+class Idle(Section):
+    """What becomes of a model that nobody asks for."""
+
+    after_seconds: float | None = Field(
+        None, gt=0, description="Without a request for so long, the model gives its memory back. Empty: never."
+    )
+    then: Literal["stop", "sleep"] = Field(
+        "stop",
+        description="`stop` ends its engine; `sleep` has it give the GPU's memory back and keep its weights in main "
+        "memory, from where it wakes in seconds (on GPUs only).",
+    )
+
+
+class Bounds(Section):
+    """When a rollout is promoted or rolled back by itself. Each compares the candidate with what serves now."""
+
+    errors_percent_more: float = Field(
+        1, ge=0, le=100, description="Percentage points by which more of the candidate's requests may fail."
+    )
+    first_token_times: float = Field(
+        1.5,
+        ge=1,
+        description="How many times as long it may take to the first token, at the 95th percentile.",
+    )
+    token_times: float = Field(
+        1.5, ge=1, description="How many times as long it may take for each token after it, at the 95th percentile."
+    )
+    feedback_percent_less: float = Field(
+        10, ge=0, le=100, description="Percentage points by which less of its feedback may be good."
+    )
+    agreement_percent: float | None = Field(
+        None, ge=0, le=100, description="For a shadow: how much of its answers must agree, at least. Empty: any."
+    )
+
+
+class Rollout(Section):
+    """Another card for the same public name, tried with a part of the requests before it takes over."""
+
+    card: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="The candidate: a folder under `models_folder`."
+    )
+    mode: Literal["canary", "shadow", "ab", "blue-green"] = Field(
+        "canary",
+        description="`canary` answers `percent` of the requests and is promoted or rolled back by `bounds`; `ab` does "
+        "so for comparison, and a person decides; `shadow` gets copies, its answers are compared and shown to nobody; "
+        "`blue-green` stands by with no requests until `appliance rollout promote`.",
+    )
+    percent: float = Field(10, ge=0, le=100, description="Share of requests, or of copies, that the candidate gets.")
+    by: Literal["user", "team", "request"] = Field(
+        "user", description="Who stays with one of the two: each user, each team, or nobody (each request by itself)."
+    )
+    window_seconds: float = Field(3600, gt=0, description="Time over which the two are compared.")
+    least_requests: int = Field(100, ge=1, description="Requests that the candidate must have answered within it.")
+    promote: Literal["automatic", "manual"] = Field(
+        "automatic", description="Whether a candidate within `bounds` takes over by itself at the window's end."
+    )
+    bounds: Bounds = Field(Bounds(), description="See `Bounds`.")
+
+
+_NOT_OF_THE_ENGINE = ("swap", "wait_seconds", "memory_gib", "idle", "rollout", "drain_seconds")
+
+
 class LocalModel(Section):
     """A model that an engine of this appliance serves."""
 
@@ -72,6 +136,34 @@ class LocalModel(Section):
     drain_seconds: float = Field(
         300, gt=0, description="How long an engine that was replaced may finish its requests before it is ended."
     )
+    swap: Literal["auto", "beside", "replace", "sleep"] = Field(
+        "auto",
+        description="How another card takes over: `beside` starts it while the old one serves; `replace` ends the old "
+        "one first, and requests wait; `sleep` has the old one give up its GPU memory meanwhile. `auto` takes the "
+        "first that fits into memory.",
+    )
+    wait_seconds: float = Field(
+        600,
+        ge=0,
+        description="How long a request waits for a model that is being replaced or comes back from idling: more than "
+        "`drain_seconds` and a start together.",
+    )
+    memory_gib: float | None = Field(
+        None, gt=0, description="Memory that the engine takes in all, where it is known better than from its weights."
+    )
+    idle: Idle = Field(Idle(), description="See `Idle`.")
+    adapters: dict[ModelName, str] = Field(
+        {},
+        description="Public name to a LoRA adapter, a folder under the card's `adapters/`, served beside its base.",
+    )
+    rollout: Rollout | None = Field(None, description="See `Rollout`.")
+
+    @property
+    def of_engine(self) -> LocalModel:
+        """What of it an engine has to be started anew for; the rest is as by default."""
+        return self.model_copy(
+            update={name: LocalModel.model_fields[name].get_default() for name in _NOT_OF_THE_ENGINE}
+        )
 
 
 class RemoteModel(Section):
@@ -86,7 +178,7 @@ class RemoteModel(Section):
     key: Secret | None = Field(None, description="Its API key, by reference: `env.NAME` or `file:/path`.")
     ca: FilePath | None = Field(None, description="PEM file of the authority that signed its certificate.")
     upstream_model: str | None = Field(None, description="The model's name there, where it differs from the name here.")
-    task: Literal["chat", "embedding"] = Field("chat", description="What the model is for.")
+    task: Literal["chat", "embedding", "rerank"] = Field("chat", description="What the model is for.")
     context_length: int | None = Field(None, ge=16, description="Its context length in tokens, where known.")
     stall_seconds: float = Field(300, gt=0, description="A request to which it sends nothing for so long has failed.")
 
@@ -114,4 +206,3 @@ Model = Annotated[
     Annotated[LocalModel, Tag("tagged-card")] | Annotated[RemoteModel, Tag("tagged-endpoint")],
     Discriminator(_kind_of_model),
 ]
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$")]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from appliance.core import Dialect, Request
-from appliance.engines.fleet import Served
+from appliance.engines.served import Served
 from appliance.errors import Refused
 
 _TOKENIZE = "/tokenize"

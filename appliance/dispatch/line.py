@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from appliance.config import Accounts
 from appliance.core import Caller, Request, ServiceClass
@@ -13,7 +13,8 @@ from appliance.dispatch.pace import Pace
 from appliance.dispatch.queue import ORDER, Entry, FairQueue
 from appliance.dispatch.room import Room, Stay
 from appliance.engines.engine import Engine, State
-from appliance.engines.fleet import Served
+from appliance.engines.served import Hold, Served
+from appliance.engines.upstream import Upstream
 from appliance.errors import Overloaded, Refused
 
 if TYPE_CHECKING:
@@ -49,47 +50,82 @@ def weight_of(caller: Caller, accounts: Accounts) -> float:
     return (team or accounts.each_team).weight
 
 
+class Queued(Protocol):
+    """Where a place stands: the line of an engine, or among those who wait for one to come."""
+
+    def refusal(self, place: Place) -> Refused:
+        """What is answered to who has waited for too long."""
+
+    def started(self, place: Place) -> None:
+        """Its first token has come."""
+
+    def left(self, place: Place, completion_tokens: int, *, failed: bool) -> None:
+        """It waits no more, or is on the engine no more."""
+
+
 class Place:
     """A request's place: in the queue at first, then on the engine."""
 
-    __slots__ = ("_refusal", "_turn", "_turns", "entry", "line", "request", "served", "since", "stay", "waiting")
+    __slots__ = (
+        "_hold", "_patience", "_refusal", "_turn", "_turns", "_until", "_upstream", "entry", "line", "moved", "request",
+        "served", "since", "stay", "waiting",
+    )  # fmt: skip
 
     def __init__(self, turns: Turns, request: Request, served: Served) -> None:
         self.request = request
         self.served = served
         """What answers; another than at first once that was replaced while this waited."""
-        self.since: float | None = None
+        self.since = turns.clock()
         """When it came, on the clock of `Turns`."""
         self.waiting = False
-        self.line: Line | None = None
+        self.moved = False
+        """Whether it stood in another line before, from where it was let in."""
+        self.line: Queued | None = None
         self.stay: Stay | None = None
         self.entry: Entry[Place] | None = None
         """In the queue. Stays None for who found the way free, whom no turn is charged."""
         self._turns = turns
         self._turn: asyncio.Future[None] | None = None
+        self._until = 0.0
+        """When it has waited for too long, on the loop's clock."""
+        self._patience: asyncio.Timeout | None = None
         self._refusal: Refused | None = None
+        self._hold: Hold | None = None
+        self._upstream: Upstream | None = None
 
     async def turn(self) -> Served:
-        """Return what is to answer as soon as it may; at once, unless it has to wait.
+        """Return what is to answer as soon as it may, and hold it; at once, unless it has to wait.
 
         Raises `Overloaded` when the wait becomes twice as long as its class may expect, `Loading` when the engine
-        fails meanwhile, `NotFound` when the model is served no more.
+        fails meanwhile or doesn't come in time, `NotFound` when the model is served no more.
         """
-        if self._turn is not None and self.line is not None:
+        await self._its_turn()
+        while not self.served.ready:  # since its turn came
+            self._turn = None
+            self.move()
+            await self._its_turn()
+        self._hold = self.served.hold()
+        self._upstream = self._hold.__enter__()
+        return self.served
+
+    @property
+    def upstream(self) -> Upstream:
+        """Of what answers; from `turn` to `leave` it is not taken away."""
+        assert self._upstream is not None  # noqa: S101 - its turn has come
+        return self._upstream
+
+    async def _its_turn(self) -> None:
+        if self._turn is not None:
             try:
-                async with asyncio.timeout(_PATIENCE * self.line.limit(self)):
+                async with asyncio.timeout_at(self._until) as self._patience:
                     await self._turn
             except TimeoutError:
-                if self.waiting:  # else its turn came in this very moment
-                    raise self.line.shed(self) from None
+                if self.waiting and self.line is not None:  # else its turn came in this very moment
+                    raise self.line.refusal(self) from None
+            finally:
+                self._patience = None
         if self._refusal is not None:
             raise self._refusal
-        if self.line is not None and not self.line.ready:  # since its turn came
-            self.leave()
-            self._turn = None
-            self._turns.stand(self)
-            return await self.turn()
-        return self.served
 
     def first_token(self) -> None:
         """The engine works on it: its first token has come. May be told again."""
@@ -101,6 +137,9 @@ class Place:
 
         `failed` says that the engine did not do what was asked, perhaps because it is no more.
         """
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            hold.__exit__(None, None, None)
         line, self.line = self.line, None
         if line is not None:
             line.left(self, completion_tokens, failed=failed)
@@ -108,16 +147,21 @@ class Place:
     def move(self) -> None:
         """Leave a line that lets nobody go any more, and stand in that of what answers now, if anything does."""
         self.leave()
+        self.moved = True
         try:
             self._turns.stand(self)
         except Refused as refusal:
             self.go(refusal)
 
-    def wait(self) -> None:
-        """Its turn has not come yet."""
+    def wait(self, seconds: float) -> None:
+        """Its turn has not come yet; from now on it waits for `seconds` at most."""
+        loop = asyncio.get_running_loop()
         self.waiting = True
+        self._until = loop.time() + seconds
         if self._turn is None:
-            self._turn = asyncio.get_running_loop().create_future()
+            self._turn = loop.create_future()
+        elif self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(self._until)
 
     def go(self, refusal: Refused | None = None) -> None:
         """Its turn has come; with a `refusal`, it never will."""
@@ -154,8 +198,6 @@ class Line:
         turns, request = self._turns, place.request
         service_class, caller = request.service_class, request.caller
         now = turns.clock()
-        if place.since is None:
-            place.since = now
         place.line = self
         weight = weight_of(caller, turns.accounts)
         flow = share_of(caller)
@@ -174,13 +216,13 @@ class Line:
             return
         cost = _prompt(request) + request.choices * self._pace.answer
         place.entry = Entry(place, service_class, flow, weight, cost)
-        place.wait()
+        place.wait(_PATIENCE * self.limit(place))
         self._queue.push(place.entry)
         self._pump(now)
-        if place.waiting and (
-            len(self._queue) > turns.settings.longest or self.expected(place.entry) > self.limit(place)
-        ):
-            refusal = self.shed(place)
+        if place.moved or not place.waiting:
+            return
+        if len(self._queue) > turns.settings.longest or self.expected(place.entry) > self.limit(place):
+            refusal = self.refusal(place)
             place.leave()
             raise refusal
 
@@ -192,8 +234,8 @@ class Line:
         """Seconds until the turn of `entry`, which waits as the last of its flow."""
         return self._pace.seconds(entry.service_class, *self._queue.ahead(entry))
 
-    def shed(self, place: Place) -> Overloaded:
-        """What is answered to who would wait too long."""
+    def refusal(self, place: Place) -> Overloaded:
+        """What is answered to who would wait, or has waited, for too long."""
         assert place.entry is not None  # noqa: S101 - it waits
         limit, name = self.limit(place), place.request.service_class
         expected = self.expected(place.entry)
@@ -255,7 +297,7 @@ class Line:
             self._pump(now)
 
     def _go(self, place: Place, now: float) -> None:
-        assert place.stay is not None and place.since is not None  # noqa: S101, PT018 - it has entered
+        assert place.stay is not None  # noqa: S101 - it has entered
         self._room.take(place.stay, now)
         self._turns.waits[place.request.service_class].observe(now - place.since)
         place.go()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from appliance.core import Dialect, Reply, Request
-from appliance.dispatch.line import Place
 from appliance.dispatch.stream import Stream, finish_of, note_usage, word
 from appliance.dispatch.turns import priority_of
-from appliance.engines.fleet import Served
-from appliance.engines.upstream import Response
+from appliance.engines.served import Served
+from appliance.engines.upstream import Response, Upstream
 from appliance.errors import BadRequest, Loading, Refused, Unreachable, UpstreamFailed
 from appliance.observe import Record
 
@@ -26,37 +26,46 @@ Kept = Callable[[], Awaitable[None]]
 """Returns once what the request may use is booked for good; raises `Refused` where it can't be."""
 
 
-async def serve(request: Request, served: Served, reply: Reply, record: Record, kept: Kept, place: Place) -> None:
-    """Hold `served` for one request and answer it; nothing of the answer leaves before `kept` has returned.
+class Held(Protocol):
+    """What is held for one request: a `Place` in the end, or what a copy goes to."""
 
-    Raises `Loading` while the engine isn't ready, `UpstreamFailed` when it breaks off, and what the
-    engine itself refused as the `Refused` that fits.
+    @property
+    def upstream(self) -> Upstream:
+        """Of what answers."""
+
+    def first_token(self) -> None:
+        """The first token has come."""
+
+
+async def serve(request: Request, served: Served, reply: Reply, record: Record, kept: Kept, place: Held) -> None:
+    """Answer one request by `served`, which `place` holds; nothing of the answer leaves before `kept` has returned.
+
+    Raises `UpstreamFailed` when the engine breaks off, and what it refused itself as the `Refused` that fits.
     """
     rename = None
     if served.upstream_name != served.name:
         rename = (json.dumps(served.upstream_name).encode(), json.dumps(served.name).encode())
-    with served.hold() as upstream:
-        record.dispatched = True
-        by_header = request.operation.dialect is Dialect.MESSAGES
-        priority = priority_of(request.service_class, served) if by_header else None
-        try:
-            response = await upstream.post(request.operation.path, request.payload, priority=priority)
-        except Unreachable:
+    by_header = request.operation.dialect is Dialect.MESSAGES
+    priority = priority_of(request.service_class, served) if by_header else None
+    record.dispatched = True
+    try:
+        response = await place.upstream.post(request.operation.path, request.payload, priority=priority)
+    except Unreachable:
+        record.dispatched = False
+        raise
+    try:
+        if response.status != 200:
             record.dispatched = False
-            raise
-        try:
-            if response.status != 200:
-                record.dispatched = False
-                raise refusal(response.status, await _read(response, _MOST_ERROR_BYTES), request)
-            if request.stream:
-                await _stream(Stream(request, rename), response, reply, record, kept, place)
-            else:
-                await _whole(request, response, reply, record, rename, kept)
-        finally:
-            response.close()
+            raise refusal(response.status, await _read(response, _MOST_ERROR_BYTES), request)
+        if request.stream:
+            await _stream(Stream(request, rename), response, reply, record, kept, place)
+        else:
+            await _whole(request, response, reply, record, rename, kept)
+    finally:
+        response.close()
 
 
-async def _stream(stream: Stream, response: Response, reply: Reply, record: Record, kept: Kept, place: Place) -> None:
+async def _stream(stream: Stream, response: Response, reply: Reply, record: Record, kept: Kept, place: Held) -> None:
     record.usage = stream.usage
     await kept()
     await reply.begin()

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from appliance.config import LocalModel
 from appliance.telemetry import SILENT
+from appliance.weights.adapters import Adapter
 from appliance.weights.card import Card
 
+SLEEP_MODE = "--enable-sleep-mode"
 _MOST = 1024
 """The engine's own bound on choices and logprobs: the highest that `limits` may be set to, without a restart."""
+
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The ranks that vLLM can be told to make room for."""
+_MOST_LORAS = 8
+"""Adapters that one step computes with at most; of more, some wait for the next step."""
 
 _QUANTIZATION_FLAGS = {
     "none": [],
@@ -41,6 +49,13 @@ class Spec:
     """SHA-256 of the weights' manifest: other weights under the same name are another spec."""
     cores: int = 1
     """Cores to compute on when there is no GPU."""
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
+    """LoRA adapters by their public names."""
+
+    @property
+    def version(self) -> str:
+        """Card and weights, such as `smollm2-135m-int8@1a2b3c4d`."""
+        return f"{self.settings.card}@{self.fingerprint[:8]}"
 
     @property
     def context_length(self) -> int:
@@ -59,10 +74,17 @@ class Launch:
     readable: tuple[Path, ...]
     """What the engine must see of the house's private folders."""
     writable: tuple[Path, ...]
+    gives_way: bool = False
+    """Whether it takes only the processor time that others leave, until it has answered."""
+    name: str | None = None
+    """What it goes by where processes are listed."""
 
 
-def launch(spec: Spec, folder: Path, cache: Path, log: Path) -> Launch:
-    """The command for `spec`. `folder` is private to this start and will hold the socket."""
+def launch(spec: Spec, folder: Path, cache: Path, log: Path, gpus: Sequence[int] = ()) -> Launch:
+    """The command for `spec`. `folder` is private to this start and will hold the socket.
+
+    `gpus` are those that it is to run on; where none are named, it takes the first.
+    """
     settings, card = spec.settings, spec.card
     batching, cache_settings = settings.batching, settings.kv_cache
     socket = folder / "engine.sock"
@@ -96,12 +118,15 @@ def launch(spec: Spec, folder: Path, cache: Path, log: Path) -> Launch:
             argv += ["--enable-auto-tool-choice", "--tool-call-parser", card.chat.tool_call_parser]
         if card.chat.reasoning_parser:
             argv += ["--reasoning-parser", card.chat.reasoning_parser]
-    else:
+        argv += _adapter_flags(spec.adapters)
+    else:  # whether it gives vectors or scores pairs, vLLM sees by the model's architecture
         argv += ["--runner", "pooling"]
     if cache_settings.block_size is not None:
         argv += ["--block-size", str(cache_settings.block_size)]
     if not settings.compile:
         argv.append("--enforce-eager")
+    if sleeps := _sleeps(spec):
+        argv.append(SLEEP_MODE)
     if spec.device == "cuda":
         argv += ["--gpu-memory-utilization", str(cache_settings.gpu_memory_share)]
     else:
@@ -131,6 +156,10 @@ def launch(spec: Spec, folder: Path, cache: Path, log: Path) -> Launch:
         # --enforce-eager leaves out the sampler: the first request for logprobs would wait for a C++ compiler
         **({} if settings.compile else {"TORCHDYNAMO_DISABLE": "1"}),
         "VLLM_MAX_N_SEQUENCES": str(_MOST),
+        # in the order in which nvidia-smi numbers them, which is not CUDA's own
+        **({"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(map(str, gpus))} if gpus else {}),
+        # without it vLLM has no way to be told to sleep
+        **({"VLLM_SERVER_DEV_MODE": "1"} if sleeps else {}),
         # an idle connection is dropped by us, not by the engine in the moment that we use it
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "86400",
     }
@@ -139,6 +168,26 @@ def launch(spec: Spec, folder: Path, cache: Path, log: Path) -> Launch:
         env=env,
         socket=socket,
         log=log,
-        readable=(spec.weights, spec.python.parent.parent),
+        readable=(spec.weights, *(adapter.folder for adapter in spec.adapters.values()), spec.python.parent.parent),
         writable=(folder, cache),
+        name=f"engine-{spec.name.replace('/', '_')}",
     )
+
+
+def _sleeps(spec: Spec) -> bool:
+    """Whether it is to be able to give a GPU's memory back without ending."""
+    return spec.device == "cuda" and "sleep" in (spec.settings.swap, spec.settings.idle.then)
+
+
+def _adapter_flags(adapters: Mapping[str, Adapter]) -> Iterator[str]:
+    """All are loaded at the start; none can be added later, which would take VLLM_ALLOW_RUNTIME_LORA_UPDATING."""
+    if not adapters:
+        return
+    highest = max(adapter.rank for adapter in adapters.values())
+    yield "--enable-lora"
+    yield from ("--max-lora-rank", str(min(rank for rank in _LORA_RANKS if rank >= highest)))
+    yield from ("--max-loras", str(min(len(adapters), _MOST_LORAS)))
+    yield from ("--max-cpu-loras", str(len(adapters)))
+    yield "--lora-modules"
+    for name, adapter in sorted(adapters.items()):
+        yield json.dumps({"name": name, "path": str(adapter.folder)})

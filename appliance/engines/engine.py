@@ -1,7 +1,8 @@
-"""One engine: a vLLM process, its five states, and the one task that owns them.
+"""One engine: a vLLM process, its states, and the one task that owns them.
 
-Everyone else asks: `lease()` for a request, `until_ready()` after a start, `drain()` to end it. The owner
-task alone starts and ends processes and moves the state, so nobody checks first and acts later.
+Everyone else asks: `lease()` for a request, `until_ready()` after a start, `rest()` and `wake()` to have the memory
+for a while, `drain()` to end it. The owner task alone starts and ends processes and moves the state, so nobody checks
+first and acts later.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ import contextlib
 import json
 import logging
 import math
+import re
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from enum import StrEnum
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import replace
+from enum import Enum, StrEnum
 from pathlib import Path
+from typing import Any
 
 from appliance.engines import load, progress
-from appliance.engines.command import Launch, Spec
+from appliance.engines.command import SLEEP_MODE, Launch, Spec
 from appliance.engines.load import Load
 from appliance.engines.process import EngineProcess
 from appliance.engines.upstream import Upstream
@@ -30,6 +34,9 @@ _READ_EVERY = 0.25
 _STEADY = 60.0  # times the first wait: whoever ran so long is not in a loop of crashes
 _LONGEST_BACKOFF = 60.0
 _MOST_DOUBLINGS = 60  # far over the longest backoff, far below a float's end
+_END_OF_CLAUSE = re.compile(r"[:;\n]")
+_PATH = re.compile(r"/\S+")
+_MOST_WHY = 200
 
 
 class State(StrEnum):
@@ -39,7 +46,20 @@ class State(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
+    IDLE = "idle"
+    """Ended until somebody wakes it."""
+    ASLEEP = "asleep"
+    """Its process runs and has given the GPU's memory back."""
     FAILED = "failed"
+
+
+class Asked(Enum):
+    """What its owner task was told to bring about."""
+
+    RUN = 1
+    REST = 2
+    SLEEP = 3
+    END = 4
 
 
 Spawn = Callable[[Launch], Awaitable[EngineProcess]]
@@ -84,22 +104,36 @@ class Engine:
         """Why it failed, in a line for the administrator."""
         self.stage = "waiting"
         """What a start is busy with, for the progress display."""
+        self.gives_way = False
+        """Whether its next start takes only the processor time that others leave, until it has answered."""
         self.starts = 0
         self.since = clock()
+        self.can_sleep = False
+        """Whether its process was started so that it can sleep."""
         self.process: EngineProcess | None = None
         self.upstream: Upstream | None = None
         self.load = Load()
         """What the engine said of its work when it was last read: 4 times a second while there are requests."""
+        self.vet: Callable[[Engine], Coroutine[Any, Any, None]] | None = None
+        """Looks at it before it becomes ready: at its first start only, since after a crash it is what it was."""
         self.listeners: list[Callable[[], None]] = []
         """Called after each change of `state`, and after each reading of `load`."""
         self._launch = launch
         self._spawn = spawn
         self._clock = clock
         self._log = logging.getLogger("appliance.engines")
+        self.call: Callable[[], None] = self.wake
+        """Has it come back, since somebody asks for it; whoever shares out memory puts something else here."""
+        self.obstacle: str | None = None
+        """Why it can't come back now, in numbers."""
+        self.comebacks = 0
+        """How many of its starts were since it was woken."""
         self._leases = 0
-        self._unleased = asyncio.Event()
+        self._quiet_since = clock()
         self._changed = asyncio.Event()
-        self._end_asked = asyncio.Event()
+        self._asked = Asked.RUN
+        self._news = asyncio.Event()
+        """Set when something else is asked of the owner, or the last lease was given back."""
         self._drain_seconds = 0.0
         self._owner: asyncio.Task[None] | None = None
 
@@ -108,8 +142,19 @@ class Engine:
         """Requests that hold it now."""
         return self._leases
 
-    def start(self) -> None:
-        """Begin the owner task; returns at once."""
+    @property
+    def quiet_seconds(self) -> float:
+        """How long no request has held it; 0 while one does."""
+        return 0.0 if self._leases else self._clock() - self._quiet_since
+
+    @property
+    def resting(self) -> bool:
+        """Whether it was told to give its memory back, and will not come back before it is woken."""
+        return self._asked in (Asked.REST, Asked.SLEEP)
+
+    def start(self, *, resting: bool = False) -> None:
+        """Begin the owner task; returns at once. `resting`: nothing runs before it is woken."""
+        self._asked = Asked.REST if resting else self._asked
         self._owner = asyncio.create_task(self._own(), name=f"engine {self.spec.name}")
 
     def lease(self) -> Lease:
@@ -122,6 +167,15 @@ class Engine:
 
     def not_ready(self) -> Loading:
         """What is answered while it can't be leased."""
+        if self.obstacle is not None:
+            what = f"the model {self.spec.name} idles and can't come back now: {self.obstacle}"
+            return Loading(what, code="model_loading", retry_after=5)
+        if self.state is State.FAILED and self.reason is not None:
+            # only how it begins: the rest may be an engine's own words, which may quote what it was asked. No paths:
+            # they are nobody's business but the administrator's
+            why = _PATH.sub("a file", _END_OF_CLAUSE.split(self.reason, maxsplit=1)[0])[:_MOST_WHY]
+            what = f"the model {self.spec.name} could not be started ({why}), and is tried again"
+            return Loading(what, code="model_loading", retry_after=5)
         return Loading(
             f"the model {self.spec.name} is {'restarting' if self.starts > 1 else 'still loading'}; "
             "try again in a moment",
@@ -133,7 +187,8 @@ class Engine:
         """Give a lease back; `Lease` does it."""
         self._leases -= 1
         if not self._leases:
-            self._unleased.set()
+            self._quiet_since = self._clock()
+            self._news.set()
 
     async def until_ready(self) -> None:
         """Wait for the first answer. Raises `EngineFailed` with the reason when a start fails."""
@@ -143,12 +198,53 @@ class Engine:
             self._changed.clear()
             await self._changed.wait()
 
+    async def until_failed(self) -> None:
+        """Wait until it isn't ready any more."""
+        while self.state is State.READY:
+            self._changed.clear()
+            await self._changed.wait()
+
     async def drain(self, seconds: float) -> None:
         """Let leased requests finish for at most `seconds`, then end the process. Returns when it is gone."""
-        self._drain_seconds = seconds
-        self._end_asked.set()
+        self._ask(Asked.END, seconds)
         if self._owner is not None:
             await asyncio.wait([self._owner])
+
+    async def rest(self, seconds: float, *, asleep: bool = False) -> None:
+        """Let leased requests finish for at most `seconds`, then give the memory back until `wake`.
+
+        Returns when it is given back. `asleep`: keep the process, where it was started so that it can sleep.
+        """
+        if self._asked is Asked.END:
+            return
+        asked = Asked.SLEEP if asleep and self.can_sleep else Asked.REST
+        self._ask(asked, seconds)
+        # one that sleeps already, and is to end, has its process still
+        given_back = {State.IDLE, State.STOPPED, *([State.ASLEEP] if asked is Asked.SLEEP else [])}
+        while self.resting and self.state not in given_back:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def begin_rest(self, *, asleep: bool = False) -> None:
+        """As `rest`, but returns at once. For one that has no requests."""
+        if self._asked is Asked.RUN:
+            self._ask(Asked.SLEEP if asleep and self.can_sleep else Asked.REST, self.spec.settings.drain_seconds)
+
+    def object(self, why: str | None) -> None:
+        """It can't come back now, for that reason; None: it is no more so."""
+        self.obstacle = why
+        self._tell()
+
+    def wake(self) -> None:
+        """Have it run again after `rest`; returns at once. Does nothing when it is to run already, or to end."""
+        if self.resting:
+            self._ask(Asked.RUN, 0)
+
+    def _ask(self, asked: Asked, seconds: float) -> None:
+        if self._asked is not Asked.END:
+            self._asked = asked
+        self._drain_seconds = seconds
+        self._news.set()
 
     def _become(self, state: State, reason: str | None = None) -> None:
         if state is State.STARTING:
@@ -171,7 +267,13 @@ class Engine:
 
     async def _own(self) -> None:
         failures = 0
-        while not self._end_asked.is_set():
+        while self._asked is not Asked.END:
+            if self._asked is not Asked.RUN:
+                self.reason, self.stage = None, ""  # whatever it was, nobody waits for it
+                self._become(State.IDLE)
+                await self._while_asked(Asked.REST, Asked.SLEEP)
+                self.comebacks += not self.resting
+                continue
             launch: Launch | None = None
             ready_at = math.inf
             try:
@@ -188,17 +290,23 @@ class Engine:
                 await self._clear(launch)
             if self._clock() - ready_at > _STEADY * self.backoff:
                 failures = 0
-            if not self._end_asked.is_set():
+            if self._asked is Asked.RUN and self.state is State.FAILED:
                 delay = min(self.backoff * 2.0 ** min(failures, _MOST_DOUBLINGS), _LONGEST_BACKOFF)
                 failures += 1
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._end_asked.wait(), delay)
+                    await asyncio.wait_for(self._while_asked(Asked.RUN), delay)
         self._become(State.STOPPED)
 
+    async def _while_asked(self, *still: Asked) -> None:
+        """Wait until it is asked for something else than `still`."""
+        while self._asked in still:
+            self._news.clear()
+            await self._news.wait()
+
     async def _command(self) -> Launch | None:
-        """The command for the next start; None when told to end before all weights were read."""
+        """The command for the next start; None when told otherwise before all weights were read."""
         launching = asyncio.ensure_future(self._launch())
-        ended = asyncio.create_task(self._end_asked.wait())
+        ended = asyncio.create_task(self._while_asked(Asked.RUN))
         try:
             await asyncio.wait({launching, ended}, return_when=asyncio.FIRST_COMPLETED)
             return launching.result() if launching.done() else None
@@ -208,35 +316,70 @@ class Engine:
             await asyncio.gather(launching, ended, return_exceptions=True)
 
     async def _start(self, launch: Launch) -> None:
-        """Spawn the process and wait for its first token. Raises `ApplianceError`, or returns when told to end."""
+        """Spawn the process and wait for its first token. Raises `ApplianceError`, or returns when told otherwise."""
         self.stage = "starting"
         launch.socket.unlink(missing_ok=True)
-        self.process = await self._spawn(launch)
+        self.can_sleep = SLEEP_MODE in launch.argv
+        patience = self.spec.settings.startup_seconds
+        self.process = process = await self._spawn(replace(launch, gives_way=self.gives_way))
+        # where others leave nothing at all it has to be ready in time all the same
+        hurrying = asyncio.get_running_loop().call_later(patience / 4, self._hurry, process)
         upstream = Upstream(launch.socket)
         answered = asyncio.create_task(self._first_answer(upstream, launch))
-        if await self._first(answered, self.spec.settings.startup_seconds) is answered:
+        try:
+            first = await self._first(answered, patience)
+        finally:
+            hurrying.cancel()
+        if first is answered:
             answered.result()
+            self._hurry(process)
             self.upstream = upstream
+            if not await self._vetted():
+                return
+            self._quiet_since = self._clock()
             self._become(State.READY)
-        elif not self._end_asked.is_set():
+        elif self._asked is Asked.RUN:
             raise EngineFailed(
                 f"no answer within startup_seconds ({self.spec.settings.startup_seconds:g} s); see {launch.log}"
             )
 
-    async def _first(self, task: asyncio.Task[None], patience: float | None) -> asyncio.Task[None] | None:
-        """`task` if it ends first; None at the timeout or when told to end. A dead process raises `EngineFailed`."""
+    async def _vetted(self) -> bool:
+        """Whether it may answer; False when told otherwise meanwhile. Raises `EngineFailed` when it may not."""
+        if self.vet is None:
+            return True
+        self._busy_with("passing its gate")
+        looking = asyncio.create_task(self.vet(self))
+        if await self._first(looking, None) is not looking:
+            return False
+        looking.result()
+        self.vet = None
+        return True
+
+    def _hurry(self, process: EngineProcess) -> None:
+        if self.gives_way:
+            self.gives_way = False
+            process.hurry()
+
+    async def _first(
+        self, task: asyncio.Task[None] | None, patience: float | None, asked: Asked = Asked.RUN
+    ) -> asyncio.Task[None] | None:
+        """`task` if it ends first; None at the timeout or when something else than `asked` is asked for.
+
+        A dead process raises `EngineFailed`.
+        """
         assert self.process is not None  # noqa: S101 - only called between spawn and clear
         died = asyncio.create_task(self.process.wait())
-        ended = asyncio.create_task(self._end_asked.wait())
+        ended = asyncio.create_task(self._while_asked(asked))
+        waits = {died, ended} if task is None else {task, died, ended}
         try:
-            await asyncio.wait({task, died, ended}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if died.done():
                 raise EngineFailed(progress.last_words(self._current_log, died.result()))
-            return task if task.done() else None
+            return task if task is not None and task.done() else None
         finally:
-            for each in (task, died, ended):
+            for each in waits:
                 each.cancel()
-            await asyncio.gather(task, died, ended, return_exceptions=True)
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _first_answer(self, upstream: Upstream, launch: Launch) -> None:
         self._current_log = launch.log
@@ -250,9 +393,11 @@ class Engine:
             await asyncio.sleep(_PROBE_EVERY)
 
     async def _probe(self, upstream: Upstream) -> bool:
-        """Whether the model generates one token (or one embedding)."""
+        """Whether the model generates one token (or one embedding, or one score)."""
         if self.spec.card.task == "embedding":
             path, body = "/v1/embeddings", '"input": "ready?"'
+        elif self.spec.card.task == "rerank":
+            path, body = "/v1/score", '"text_1": "ready?", "text_2": "ready?"'
         else:
             path, body = "/v1/completions", '"prompt": "ready?", "max_tokens": 1'
         response = await upstream.post(path, f'{{"model": {json.dumps(self.spec.name)}, {body}}}'.encode())
@@ -263,30 +408,72 @@ class Engine:
         return response.status == 200
 
     async def _watch(self) -> None:
-        """Stay until told to end, then drain. Raises `EngineFailed` when the process dies or its tokens stall."""
+        """Stay until told otherwise, then drain, and sleep if told to.
+
+        Raises `EngineFailed` when the process dies or its tokens stall.
+        """
         if self.upstream is None or self.process is None:
             return
         control = Upstream(Path(self.upstream.socket))
         try:
-            stalled = asyncio.create_task(self._until_stalled(control))
-            if await self._first(stalled, None) is stalled:
-                raise EngineFailed(
-                    f"no token moved for {self.spec.settings.stall_seconds:g} s though there was work (stalled)"
-                )
-            self._become(State.DRAINING)
-            await self._until_unleased()
+            while True:
+                stalled = asyncio.create_task(self._until_stalled(control))
+                if await self._first(stalled, None) is stalled:
+                    raise EngineFailed(
+                        f"no token moved for {self.spec.settings.stall_seconds:g} s though there was work (stalled)"
+                    )
+                self._become(State.DRAINING)
+                await self._until_unleased()
+                if self._asked is Asked.SLEEP:
+                    await self._sleep(control)
+                if self._asked is not Asked.RUN:
+                    return
+                self._become(State.READY)  # woken before all had left, or from its sleep
         finally:
             control.close()
 
+    async def _sleep(self, control: Upstream) -> None:
+        """Give the GPU's memory back until told otherwise. Raises `EngineFailed`."""
+        await self._tell_process(control, "/sleep?level=1")
+        self._become(State.ASLEEP)
+        await self._first(None, None, Asked.SLEEP)
+        if self._asked is Asked.RUN:
+            self._become(State.STARTING)
+            self._busy_with("waking")
+            await self._tell_process(control, "/wake_up")
+            if not await self._probe(control):
+                raise EngineFailed("the engine woke, and doesn't answer")
+
+    async def _tell_process(self, control: Upstream, path: str) -> None:
+        patience = self.spec.settings.startup_seconds
+        try:
+            async with asyncio.timeout(patience):
+                response = await control.post(path, b"")
+                try:
+                    await response.whole()
+                finally:
+                    response.close()
+        except TimeoutError:
+            raise EngineFailed(f"no answer to {path} within startup_seconds ({patience:g} s)") from None
+        if response.status != 200:
+            raise EngineFailed(f"the engine refused {path} (HTTP {response.status})")
+
     async def _until_unleased(self) -> None:
-        deadline = self._clock() + self._drain_seconds
+        """Wait until no request holds it, its process has died, its time is over, or it is to run on."""
+        began = self._clock()
         assert self.process is not None  # noqa: S101 - draining begins from ready
         died = asyncio.create_task(self.process.wait())
-        while self._leases and not died.done() and self._clock() < deadline:
-            self._unleased.clear()
-            waited = asyncio.create_task(self._unleased.wait())
-            await asyncio.wait({died, waited}, timeout=deadline - self._clock(), return_when=asyncio.FIRST_COMPLETED)
-            waited.cancel()
+        while self._leases and not died.done() and self._asked is not Asked.RUN:
+            self._news.clear()
+            if (left := began + self._drain_seconds - self._clock()) <= 0:
+                self._log.warning(
+                    "engine %s: %d requests are cut off, since they took longer than drain_seconds (%g s)",
+                    self.spec.name, self._leases, self._drain_seconds,
+                )  # fmt: skip
+                break
+            news = asyncio.ensure_future(self._news.wait())
+            await asyncio.wait({died, news}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
         died.cancel()
 
     async def _until_stalled(self, control: Upstream) -> None:
@@ -347,8 +534,10 @@ def describe(engine: Engine) -> Iterator[tuple[str, object]]:
     yield "state", engine.state
     yield "card", engine.spec.settings.card
     yield "quantization", engine.spec.card.quantization
-    yield "reason", engine.reason
-    yield "stage", engine.stage if engine.state is State.STARTING else None
+    yield "weights", engine.spec.fingerprint
+    yield "device", engine.spec.device
+    yield "reason", engine.obstacle or engine.reason
+    yield "stage", engine.stage if engine.state in (State.STARTING, State.IDLE) and engine.stage else None
     yield "starts", engine.starts
     yield "requests", engine.leases
     yield "pid", engine.process.pid if engine.process else None

@@ -1,312 +1,379 @@
 """All models by their public names: which engine or endpoint answers for each, and how that changes.
 
-A change starts the new engines beside the old ones, waits until each has answered, moves the names in one
-step and only then drains what was replaced. Until that step nothing has changed for anyone.
+A change is planned first (`planning`), then carried out (`swap`): new engines start, each answers and is accepted,
+the names move in one step, and only then what was replaced is drained. Where memory doesn't suffice for both, the old
+engine gives its own back before, and requests wait. Until that step nothing has changed, and what was given up for it
+is started again when it fails.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
-import shutil
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from appliance.config import Config, LocalModel, RemoteModel
-from appliance.core import Task
-from appliance.engines import command
-from appliance.engines.command import Launch, Spec
-from appliance.engines.engine import Engine, Spawn, State
+from appliance.engines import planning
+from appliance.engines.account import Account
+from appliance.engines.capacity import Need
+from appliance.engines.command import Spec
+from appliance.engines.engine import Engine, Spawn
+from appliance.engines.idle import Idling
+from appliance.engines.launches import Launches
+from appliance.engines.planning import Model, Plan
+from appliance.engines.retiring import Retiring
+from appliance.engines.served import Accept, Arms, Served, Split, Tell
+from appliance.engines.specs import candidate
+from appliance.engines.swap import Swap
 from appliance.engines.upstream import Upstream
-from appliance.errors import ConfigInvalid, EngineFailed, NotFound, Problem, WeightsInvalid
-from appliance.weights.card import load_card, named
-from appliance.weights.manifest import vouch
+from appliance.errors import Conflict, DoesNotFit, EngineFailed, NotFound
 
-Tell = Callable[[str], None]
-"""Takes a line of progress for whoever waits."""
-
-
-class Hold(Protocol):
-    """A request's hold on whatever answers for a model."""
-
-    def __enter__(self) -> Upstream: ...
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class RemoteHold:
-    """All requests' hold on an endpoint: once retired, its upstream is closed after the last of them."""
-
-    __slots__ = ("_held", "_retired", "upstream")
-
-    def __init__(self, upstream: Upstream) -> None:
-        self.upstream = upstream
-        self._held = 0
-        self._retired = False
-
-    def __enter__(self) -> Upstream:
-        self._held += 1
-        return self.upstream
-
-    def __exit__(self, *_: object) -> None:
-        self._held -= 1
-        self._close_unused()
-
-    def retire(self) -> None:
-        """No new request will come: close the upstream when nobody holds it."""
-        self._retired = True
-        self._close_unused()
-
-    def _close_unused(self) -> None:
-        if self._retired and not self._held:
-            self.upstream.close()
-
-
-class Served:
-    """What answers under one public name."""
-
-    __slots__ = (
-        "context_length", "default_tokens", "engine", "hold", "name", "remote", "task", "title", "upstream_name"
-    )  # fmt: skip
-
-    def __init__(self, name: str, source: Engine | tuple[RemoteModel, Upstream]) -> None:
-        self.name = name
-        self.engine: Engine | None = None
-        self.remote: RemoteHold | None = None
-        if isinstance(source, Engine):
-            self.engine = source
-            card = source.spec.card
-            self.task = Task(card.task)
-            self.title = card.title
-            context_length = source.spec.context_length
-            self.context_length: int | None = context_length
-            # at most half: in a context shorter than the card's, the default would leave no room for a prompt
-            most = min(card.chat.max_tokens, context_length // 2)
-            self.default_tokens: int | None = most if card.task == "chat" else None
-            self.upstream_name = name
-            self.hold: Callable[[], Hold] = source.lease
-        else:
-            model, upstream = source
-            self.task = Task(model.task)
-            self.title = name
-            self.context_length = model.context_length
-            self.default_tokens = None
-            self.upstream_name = model.upstream_model or name
-            self.remote = remote = RemoteHold(upstream)
-            self.hold = lambda: remote
-
-    @property
-    def ready(self) -> bool:
-        """Whether a request could be answered now. Of an endpoint we learn it only by asking."""
-        return self.engine is None or self.engine.state is State.READY
+TRIAL = "trial/"
+"""What the names of engines begin with that nobody is served by."""
+_TRIAL_DRAIN_SECONDS = 10.0
 
 
 class Fleet:
     """The models that are served. One per appliance."""
 
     def __init__(
-        self, config: Config, spawn: Spawn, connect: Callable[[str, RemoteModel], Awaitable[Upstream]]
+        self,
+        config: Config,
+        spawn: Spawn,
+        connect: Callable[[str, RemoteModel], Awaitable[Upstream]],
+        accept: Accept | None = None,
+        account: Account | None = None,
     ) -> None:
-        """`spawn` starts an engine's process; `connect` gives the upstream of an endpoint."""
+        """`spawn` starts an engine's process; `connect` gives the upstream of an endpoint.
+
+        Without `accept` a new engine may take over when it has answered, and without `account` everything fits.
+        """
         self._config = config
         self._spawn = spawn
         self._connect = connect
-        self._served: dict[str, Served] = {}
-        self._retiring: set[asyncio.Task[None]] = set()
-        self._number = itertools.count(1)
+        self._accept = accept
+        self._account = account
+        self._arms: dict[str, Arms] = {}
+        self._trials: dict[str, Served] = {}
+        self._retiring = Retiring(self._held, self._complain)
+        self._launches = Launches(config.state)
+        self._idling = Idling(lambda: self._account, self.engines, lambda: self._retiring.engines)
+        self._changing = asyncio.Lock()
+        self._stopping = False
 
     @property
     def served(self) -> Mapping[str, Served]:
-        """Public name to what answers for it."""
-        return self._served
+        """Public name to what answers for it: the stable one where there is a candidate, too."""
+        return {name: arms.stable for name, arms in self._arms.items()}
+
+    @property
+    def names(self) -> list[str]:
+        """All public names, those of adapters too, in the alphabet's order."""
+        return sorted(name for model, served in self.served.items() for name in (model, *served.adapters))
 
     def find(self, name: str) -> Served:
-        """What answers for `name`. Raises `NotFound` naming the models there are."""
-        served = self._served.get(name)
-        if served is None:
-            known = ", ".join(sorted(self._served))
-            raise NotFound(
-                f"there is no model {name[:64]!r}; there are: {known}", param="model", code="model_not_found"
-            )
-        return served
+        """What answers for `name`, the stable one. Raises `NotFound` naming the models there are."""
+        return self.arms(name).stable
+
+    def arms(self, name: str) -> Arms:
+        """All that may answer for `name`. Raises as `find`."""
+        if (arms := self._arms.get(name)) is not None:
+            return arms
+        if (trial := self._trials.get(name)) is not None:
+            return Arms(trial)
+        for arms in self._arms.values():
+            if (adapter := arms.stable.adapters.get(name)) is not None:
+                tried = arms.candidate.adapters.get(name) if arms.candidate is not None else None
+                return Arms(adapter) if tried is None else Arms(adapter, tried, arms.split, arms.mirror)
+        raise self.unknown(name)
+
+    def unknown(self, name: str) -> NotFound:
+        """What is said of a name that there isn't."""
+        known = ", ".join(self.names)
+        return NotFound(f"there is no model {name[:64]!r}; there are: {known}", param="model", code="model_not_found")
+
+    def engines(self) -> Iterator[tuple[str, Engine]]:
+        """Slot and engine of all that run, or are to run: for candidates and trials, too."""
+        for slot, served in self._slots().items():
+            if served.engine is not None:
+                yield slot, served.engine
 
     async def start(self, specs: Mapping[str, Spec]) -> None:
         """Begin to serve all models of the config; returns before engines are ready."""
-        for name, model in self._config.settings.models.items():
-            if isinstance(model, RemoteModel):
-                self._served[name] = Served(name, (model, await self._connect(name, model)))
-            else:
-                engine = self._engine(self._config, specs[name])
-                engine.start()
-                self._served[name] = Served(name, engine)
+        slots: dict[str, Served] = {}
+        for slot, what in _wanted(self._config, specs).items():
+            slots[slot] = await self._made(self._config, slot, what)
+            if (engine := slots[slot].engine) is not None and self._accept is not None:
+                engine.vet = partial(self._vet, self._accept)  # there is no swap that would look at it
+        self._arms = _arms(self._config, slots)
+        self._idling.start(served.engine for served in slots.values() if served.engine is not None)
+
+    def plan(self, config: Config, specs: Mapping[str, Spec]) -> Plan:
+        """What `change` would do; nothing is started. Raises `DoesNotFit`."""
+        account = self._account and self._account.under(config.settings.engines)
+        standing: dict[str, Model] = {}
+        for slot, served in self._slots().items():
+            if served.engine is None:
+                standing[slot] = Model(self._config.settings.models[slot])  # type: ignore[arg-type]  # an endpoint's
+            elif slot not in self._trials:
+                standing[slot] = self._weighed(served.engine.spec, can_sleep=served.engine.can_sleep)
+        wanted = {slot: self._weighed(what) for slot, what in _wanted(config, specs).items()}
+        if account is None:
+            return planning.plan(standing, wanted)
+        return planning.plan(standing, wanted, account.objection, self._passing(account))
+
+    def _weighed(self, what: Spec | RemoteModel, *, can_sleep: bool = False) -> Model:
+        need = self._account.need(what) if self._account is not None and isinstance(what, Spec) else None
+        return Model(what, need, can_sleep=can_sleep)
+
+    def _passing(self, account: Account) -> dict[str, Need]:
+        """What engines take that no name leads to: those on trial, and those that finish what they were asked."""
+        engines = [served.engine for served in self._trials.values() if served.engine is not None]
+        engines += [engine for engine in self._retiring.engines if not engine.resting]
+        return {
+            f"{engine.spec.name} ({engine.spec.version}, on its way out)": account.need(engine.spec)
+            for engine in engines
+        }
 
     async def change(self, config: Config, specs: Mapping[str, Spec], tell: Tell) -> list[str]:
         """Make the fleet what `config` says; return what changed, in words.
 
-        Raises `EngineFailed` when a new engine doesn't answer: nothing has changed then. One change at a time:
-        `Appliance.apply` sees to it, since what it reads before has to be of the same moment.
+        Raises `DoesNotFit` when memory doesn't suffice, `EngineFailed` when a new engine doesn't answer or isn't
+        accepted: nothing has changed then, and the model's `trouble` tells why. One change at a time.
         """
-        old = self._served
+        async with self._changing:
+            return await self._change(config, specs, tell)
+
+    async def _change(self, config: Config, specs: Mapping[str, Spec], tell: Tell) -> list[str]:
+        plan = self.plan(config, specs)
+        old = self._slots()
         new: dict[str, Served] = {}
-        started: dict[str, Engine] = {}
+        for slot, what in _wanted(config, specs).items():
+            new[slot] = old[plan.takes[slot]] if slot in plan.takes else await self._made(config, slot, what)
+        swap = Swap(old, new, plan.early, self._accept, tell, self._idling.make_room, self._held)
+        self._idling.forget(old[slot].engine for slot in plan.early)
         try:
-            for name, model in config.settings.models.items():
-                before = old.get(name)
-                if isinstance(model, RemoteModel):
-                    same = self._config.settings.models.get(name) == model
-                    new[name] = before if same and before else Served(name, (model, await self._connect(name, model)))
-                elif before and before.engine and before.engine.spec == specs[name]:
-                    new[name] = before
-                else:
-                    started[name] = self._engine(config, specs[name])
-                    new[name] = Served(name, started[name])
-                    started[name].start()
-                    tell(f"{name}: starting {specs[name].settings.card} beside what serves now")
-            await self._until_ready(started, tell)
-        except BaseException:
-            await asyncio.gather(*(engine.drain(0) for engine in started.values()))
+            await swap.prepare()
+            self._drop_dropped(plan, new)
+        except BaseException as failure:
+            for name in {planning.name_of(slot) for slot in swap.slots} & old.keys():
+                old[name].trouble = str(failure) or "the change was broken off"
+            await asyncio.shield(swap.undo(lambda: self._stopping))
+            self._idling.release(swap.started)
             raise
-        self._served, self._config = new, config
-        changes = [f"{name}: now answered by {_words(new[name])}" for name in new if new[name] is not old.get(name)]
-        changes += [f"{name}: no longer served" for name in old if name not in new]
-        for name, served in old.items():
-            if served is new.get(name):
-                if served.engine is not None:
-                    served.engine.backoff = config.settings.engines.restart_backoff_seconds
-            elif served.engine is not None:
-                self._retire(served.engine)
-            elif served.remote is not None:
-                served.remote.retire()
-        return changes
+        # from here to the end of it nobody else runs: the one step
+        before, self._config = self._arms, config
+        self._arms = _arms(config, new)
+        self._account = self._account and self._account.under(config.settings.engines)
+        self._take_over(config, specs, new)
+        swap.finish()
+        self._idling.release(swap.started)
+        for slot, served in old.items():
+            if served not in new.values() and slot not in self._trials:
+                self._retire(served)
+        return _changes(before, self._arms)
+
+    async def promote(self, name: str) -> None:
+        """The candidate answers for `name` alone, from one moment to the next; the stable one drains.
+
+        Raises `Conflict` where there is none, `EngineFailed` while it isn't ready.
+        """
+        async with self._changing:
+            arms = self._model(name)
+            tried = arms.candidate
+            if tried is None:
+                raise Conflict(f"{name} has no candidate to promote", param="model", code="no_candidate")
+            if not tried.ready:
+                why = tried.engine.reason if tried.engine is not None else None
+                raise EngineFailed(f"{name}: the candidate {tried.version} isn't ready{f': {why}' if why else ''}")
+            if tried.engine is not None and arms.stable.engine is not None:
+                idle = arms.stable.engine.spec.settings.idle  # as a candidate it had none
+                spec = tried.engine.spec
+                tried.engine.spec = replace(spec, settings=spec.settings.model_copy(update={"idle": idle}))
+            self._arms[name] = Arms(tried)
+            self._retire(arms.stable)
+
+    async def drop(self, name: str, why: str) -> None:
+        """The candidate of `name` gets no more requests and is drained; at once, also while a change goes on.
+
+        `why` is shown as the model's `trouble`. Does nothing where there is none.
+        """
+        arms = self._model(name)
+        if arms.candidate is not None:
+            arms.stable.trouble = f"{arms.candidate.version} was dropped: {why}"
+            self._arms[name] = Arms(arms.stable)
+            self._retire(arms.candidate)
+
+    def weigh(self, name: str, percent: float) -> None:
+        """Give the candidate of `name` so many of 100 requests, or copies of them, from the next one on.
+
+        Raises `Conflict` where there is none.
+        """
+        arms = self._model(name)
+        if arms.candidate is None:
+            raise Conflict(f"{name} has no candidate", param="model", code="no_candidate")
+        if arms.mirror is not None:
+            self._arms[name] = replace(arms, mirror=replace(arms.mirror, percent=percent))
+        else:
+            split = arms.split or Split(0, "user", _salt(name, arms.candidate))
+            self._arms[name] = replace(arms, split=replace(split, percent=percent))
+
+    @asynccontextmanager
+    async def trial(self, spec: Spec, tell: Tell) -> AsyncIterator[Served]:
+        """An engine for a card that nobody is served by, under `trial/<card>`, which `find` knows while this lasts.
+
+        Raises `DoesNotFit`, `Conflict` when the same card is on trial, and `EngineFailed`.
+        """
+        name = f"{TRIAL}{spec.settings.card}"
+        if name in self._trials:
+            raise Conflict(f"{spec.settings.card} is on trial already", param="model", code="on_trial")
+        spec = replace(spec, name=name)
+        if self._account is not None:
+            needs = {slot: self._account.need(engine.spec) for slot, engine in self.engines()}
+            needs |= self._passing(self._account) | {f"{name} ({spec.version})": self._account.need(spec)}
+            if (why := self._account.objection(needs)) is not None:
+                raise DoesNotFit(f"not enough memory: {why}. Stop a model meanwhile, or take a smaller card")
+        engine = self._engine(self._config, spec)
+        self._trials[name] = served = Served(name, engine)
+        try:
+            await Swap({}, {name: served}, {}, None, tell, self._idling.make_room, self._held).prepare()
+            yield served
+        finally:
+            del self._trials[name]
+            self._idling.release([engine])
+            await asyncio.shield(engine.drain(_TRIAL_DRAIN_SECONDS))
+
+    @property
+    def account(self) -> Account | None:
+        """Who knows how much memory there is; None where that is nobody's concern."""
+        return self._account
+
+    def memory(self) -> dict[str, Any] | None:
+        """What `appliance status` and `appliance plan` tell of it."""
+        return self._account.describe(dict(self.engines())) if self._account is not None else None
+
+    def end_waiting(self) -> None:
+        """The appliance stops: whoever waits for a model that is to come is refused, and nobody will wait any more."""
+        self._stopping = True
+        for served in self._slots().values():
+            served.refuse_waiting()
 
     async def stop(self, seconds: float) -> None:
         """Drain every engine for at most `seconds`; returns when all are gone."""
-        engines = [served.engine for served in self._served.values() if served.engine is not None]
-        await asyncio.gather(*(engine.drain(seconds) for engine in engines), *self._retiring)
+        self.end_waiting()
+        await self._idling.stop()
+        engines = [engine for _, engine in self.engines()]
+        await asyncio.gather(*(engine.drain(seconds) for engine in engines), self._retiring.ended())
 
-    async def _until_ready(self, started: Mapping[str, Engine], tell: Tell) -> None:
-        waits = {asyncio.create_task(engine.until_ready()): name for name, engine in started.items()}
-        told: dict[str, str] = {}
-        pending = set(waits)
-        try:
-            while pending:
-                done, pending = await asyncio.wait(pending, timeout=0.5, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    name = waits[task]
-                    if (failure := task.exception()) is not None:
-                        raise EngineFailed(f"{name}: {failure}") from failure
-                    tell(f"{name}: the new engine has answered")
-                for task in pending:
-                    name = waits[task]
-                    if told.get(name) != started[name].stage:
-                        told[name] = started[name].stage
-                        tell(f"{name}: {told[name]}")
-        finally:
-            for task in pending:
-                task.cancel()
+    def _model(self, name: str) -> Arms:
+        """The arms of a model. Raises `NotFound`, also for an adapter, which has no fate of its own."""
+        arms = self.arms(name)
+        if (base := arms.stable.base) is not None:
+            raise NotFound(f"{name} is an adapter; name its base, {base.name}", param="model", code="model_not_found")
+        return arms
 
-    def _retire(self, engine: Engine) -> None:
-        task = asyncio.create_task(engine.drain(engine.spec.settings.drain_seconds))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+    def _slots(self) -> dict[str, Served]:
+        slots: dict[str, Served] = {}
+        for name, arms in self._arms.items():
+            slots[name] = arms.stable
+            if arms.candidate is not None:
+                slots[candidate(name)] = arms.candidate
+        return slots | self._trials
+
+    def _drop_dropped(self, plan: Plan, new: dict[str, Served]) -> None:
+        """Leave out the candidates that were dropped while others started."""
+        for slot in plan.takes:
+            if new[slot] not in self._slots().values():
+                if slot == planning.name_of(slot):
+                    raise EngineFailed(f"{slot}: {new[slot].version} was to take over, and was dropped meanwhile")
+                del new[slot]
+
+    async def _made(self, config: Config, slot: str, what: Spec | RemoteModel) -> Served:
+        name = planning.name_of(slot)
+        if isinstance(what, RemoteModel):
+            return Served(name, (what, await self._connect(name, what)))
+        return Served(name, self._engine(config, what))
+
+    def _take_over(self, config: Config, specs: Mapping[str, Spec], new: Mapping[str, Served]) -> None:
+        """What engines need not be started anew for."""
+        for slot, served in new.items():
+            if served.engine is not None:
+                served.engine.spec = specs[slot]
+                served.engine.backoff = config.settings.engines.restart_backoff_seconds
+                served.trouble = None
+
+    def _retire(self, served: Served) -> None:
+        if served.remote is not None:
+            served.remote.retire()
+        if served.engine is not None:
+            self._retiring.add(served.engine)
+
+    async def _vet(self, accept: Accept, engine: Engine) -> None:
+        await accept(engine, None, logging.getLogger("appliance.engines").info)
+
+    def _held(self, engine: Engine) -> float:
+        return self._account.held(engine) if self._account is not None else 0.0
+
+    def _complain(self, engine: Engine, why: str) -> None:
+        if (arms := self._arms.get(engine.spec.name)) is not None:
+            arms.stable.trouble = why
 
     def _engine(self, config: Config, spec: Spec) -> Engine:
-        verified = True  # by `specs`, just before: only a restart comes later
+        launch = self._launches.of(spec, lambda: self._account.place(engine) if self._account is not None else ())
+        engine = Engine(spec, launch, self._spawn, backoff=config.settings.engines.restart_backoff_seconds)
+        engine.call = lambda: self._idling.call(engine)
+        return engine
 
-        async def launch() -> Launch:
-            nonlocal verified
-            if not verified and await asyncio.to_thread(vouch, spec.weights, spec.card) != spec.fingerprint:
-                raise WeightsInvalid(f"{spec.weights} was prepared anew meanwhile. Run `appliance apply` to load it.")
-            verified = False
-            return self._launch(spec)
 
-        return Engine(spec, launch, self._spawn, backoff=config.settings.engines.restart_backoff_seconds)
+def _wanted(config: Config, specs: Mapping[str, Spec]) -> dict[str, Spec | RemoteModel]:
+    """What each slot of a config is to hold."""
+    slots: dict[str, Spec | RemoteModel] = {}
+    for name, model in config.settings.models.items():
+        slots[name] = model if isinstance(model, RemoteModel) else specs[name]
+        if isinstance(model, LocalModel) and model.rollout is not None:
+            slots[candidate(name)] = specs[candidate(name)]
+    return slots
 
-    def _launch(self, spec: Spec) -> Launch:
-        state = self._config.state
-        # short: the path of a Unix socket holds at most 107 bytes
-        folder = state / "run" / f"e{next(self._number)}"
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(mode=0o700)
-        cache, logs = state / "cache", state / "logs"
-        cache.mkdir(mode=0o700, exist_ok=True)
-        logs.mkdir(mode=0o700, exist_ok=True)
-        log = logs / f"engine-{spec.name.replace('/', '_')}.log"
-        if log.exists():
-            log.replace(log.with_suffix(".log.1"))
-        return command.launch(spec, folder, cache, log)
+
+def _arms(config: Config, slots: Mapping[str, Served]) -> dict[str, Arms]:
+    arms: dict[str, Arms] = {}
+    for name, model in config.settings.models.items():
+        tried = slots.get(candidate(name))
+        arms[name] = Arms(slots[name], tried)
+        if tried is not None and isinstance(model, LocalModel) and model.rollout is not None:
+            rollout = model.rollout
+            split = Split(rollout.percent, rollout.by, _salt(name, tried))
+            if rollout.mode == "shadow":
+                arms[name] = Arms(slots[name], tried, mirror=split)
+            elif rollout.mode != "blue-green":
+                arms[name] = Arms(slots[name], tried, split)
+    return arms
+
+
+def _salt(name: str, tried: Served) -> str:
+    return f"{name}/{tried.version}"
+
+
+def _changes(before: Mapping[str, Arms], after: Mapping[str, Arms]) -> list[str]:
+    """What a change came to, in words."""
+    said = []
+    for name, arms in after.items():
+        old = before.get(name)
+        if old is None or old.stable is not arms.stable:
+            said.append(f"{name}: now answered by {_words(arms.stable)}")
+        if arms.candidate is not None and (old is None or old.candidate is not arms.candidate):
+            said.append(f"{name}: {_words(arms.candidate)} is tried beside it")
+    for name, arms in before.items():
+        if name not in after:
+            said.append(f"{name}: no longer served")
+        elif arms.candidate is not None and arms.candidate not in (after[name].candidate, after[name].stable):
+            said.append(f"{name}: {_words(arms.candidate)} is no longer tried")
+    return said
 
 
 def _words(served: Served) -> str:
     return served.engine.spec.settings.card if served.engine else f"the endpoint's {served.upstream_name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What this host offers to engines."""
-
-    cuda: bool
-
-    @classmethod
-    def here(cls) -> Machine:
-        """Look at the host."""
-        return cls(cuda=Path("/proc/driver/nvidia/version").exists())
-
-
-def device(config: Config, machine: Machine) -> Literal["cpu", "cuda"]:
-    """What engines run on. Raises `ConfigInvalid` when the config asks for a GPU that isn't there."""
-    wanted = config.settings.engines.device
-    if wanted == "cuda" and not machine.cuda:
-        raise ConfigInvalid(
-            str(config.file), [Problem("engines.device", "is cuda, but no NVIDIA driver is loaded on this host")]
-        )
-    return "cuda" if wanted == "cuda" or (wanted == "auto" and machine.cuda) else "cpu"
-
-
-def specs(config: Config, machine: Machine) -> dict[str, Spec]:
-    """A spec for every model with a card, its weights verified.
-
-    Reads all weights, so it takes seconds to minutes; call it in a thread. Raises `ConfigInvalid`,
-    `CardInvalid` or `WeightsInvalid`; all three say what to do.
-    """
-    on = device(config, machine)
-    return {
-        name: spec(config, name, model, on)
-        for name, model in config.settings.models.items()
-        if isinstance(model, LocalModel)
-    }
-
-
-def spec(config: Config, name: str, model: LocalModel, on: Literal["cpu", "cuda"]) -> Spec:
-    """The spec of one model. Raises as `specs` does."""
-    folder = named(config.models_folder, model.card)
-    card = load_card(folder)
-    where = f"models.{name}"
-    if on not in card.hardware.devices:
-        what = f"card {model.card} runs on {' or '.join(card.hardware.devices)}, this host's engines on {on}"
-        raise ConfigInvalid(str(config.file), [Problem(f"{where}.card", what)])
-    if model.context_length is not None and model.context_length > card.context_length:
-        what = f"is over the card's {card.context_length}"
-        raise ConfigInvalid(str(config.file), [Problem(f"{where}.context_length", what)])
-    python = config.path(config.settings.engines.environment) / "bin" / "python"
-    if not os.access(python, os.X_OK):
-        what = f"{python} isn't there; `make serve` installs it, or name another environment"
-        raise ConfigInvalid(str(config.file), [Problem("engines.environment", what)])
-    weights = folder / "weights"
-    return Spec(name, card, model, weights, python, on, vouch(weights, card), spare_cores())
-
-
-def spare_cores() -> int:
-    """Physical cores that this process may use, less one for everything but a model's arithmetic; at least one."""
-    topology = Path("/sys/devices/system/cpu")
-    siblings = (topology / f"cpu{number}" / "topology" / "thread_siblings_list" for number in os.sched_getaffinity(0))
-    return max(1, len({file.read_text() if file.exists() else str(file) for file in siblings}) - 1)
-
-
-def check(config: Config) -> None:
-    """All that can be known of a config without starting anything. Raises as `specs` does."""
-    specs(config, Machine.here())

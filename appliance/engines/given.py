@@ -43,6 +43,7 @@ class Admitted:
     writable: dict[Path, int]
     best_effort: bool
     grace: float
+    gives_way: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Given:
             writable={Path(path): self._writable(path, held) for path in writable},
             best_effort=best_effort,
             grace=grace,
+            gives_way=wanted.get("gives_way") is True,
         )
 
     def _shown(self) -> dict[Path, int]:

@@ -32,11 +32,12 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 from appliance.engines.given import Admitted
+from appliance.engines.priority import Ways, join_group, lead_group
 from appliance.errors import SealUnavailable
 from appliance.seal import kernel, probes
 from appliance.seal.engine import EngineSeal
@@ -44,8 +45,6 @@ from appliance.seal.evidence import as_json, evidence, process_ids, running
 
 SEAL_UNAVAILABLE, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 
-_NICE = 5
-"""By how much an engine gives way to the gateway."""
 _PARENT_DIED = signal.SIGUSR1
 _WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, _PARENT_DIED}
 
@@ -99,6 +98,8 @@ class Order:
     """From which orders to probe the seal come."""
     parent: int
     """The process to die with."""
+    ways: Ways = field(default_factory=Ways)
+    """How the engine gives way to those that serve, until it has answered."""
 
     @property
     def descriptors(self) -> set[int | None]:
@@ -201,6 +202,7 @@ def _init(order: Order, seal: EngineSeal, lifeline: int) -> NoReturn:
     try:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(order.engine.log, 2)
+        lead_group(order.ways)
         sealed = seal.close(order.engine.readable, order.engine.writable)
         for descriptor in order.shown:  # through which one would reach past the mounts
             os.close(descriptor)
@@ -212,7 +214,7 @@ def _init(order: Order, seal: EngineSeal, lifeline: int) -> NoReturn:
         parent = os.getpid()
         engine = os.fork()
         if engine == 0:
-            _engine(order.engine.command, order.engine.environment, parent)
+            _engine(order.engine.command, order.engine.environment, parent, order.ways)
         if order.orders is not None and os.fork() == 0:
             _probe_when_asked(order, order.orders, parent)
         os.close(order.status)
@@ -250,11 +252,11 @@ def _probe_when_asked(order: Order, orders: int, parent: int) -> NoReturn:
         os._exit(0)
 
 
-def _engine(command: list[str], environment: Mapping[str, str], parent: int) -> NoReturn:
+def _engine(command: list[str], environment: Mapping[str, str], parent: int, ways: Ways) -> NoReturn:
     try:
-        os.setsid()  # else its kill(0) would reach init and the keeper
-        # where engine and gateway share cores, a refusal or a token shouldn't wait for a step's arithmetic
-        os.nice(_NICE)
+        # else its kill(0) would reach init and the keeper; and where engine and gateway share cores, a refusal or a
+        # token shouldn't wait for a step's arithmetic
+        join_group(ways)
         die_with_parent(parent, signal.SIGKILL)
         for inherited in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; its children shouldn't
             signal.signal(inherited, signal.SIG_DFL)

@@ -14,8 +14,9 @@ What an engine may be given of the host's files isn't the gateway's to say: see 
 
 It and the gateway speak lines of JSON over a Unix socket pair; `id` is the gateway's choice:
 
-    {"id": 1, "spawn": {"command", "env", "log", "readable", "writable", "best_effort", "grace"}}
+    {"id": 1, "spawn": {"command", "env", "log", "readable", "writable", "best_effort", "grace", "gives_way"}}
     {"id": 1, "signal": 15}
+    {"id": 1, "hurry": true}
     {"id": 1, "probe": order}
                                 {"id": 1, "pid": 4711}
                                 {"id": 1, "seal": {"holds", "missing", "evidence"}}
@@ -54,6 +55,7 @@ from appliance.engines.keeper import (
     keep,
     kill_descendants,
 )
+from appliance.engines.priority import Ways, stop_giving_way
 from appliance.seal import kernel
 from appliance.seal.evidence import is_thread
 
@@ -86,6 +88,7 @@ class _Nursery:
         self._gateway = gateway
         self._given = given
         self._best_effort = best_effort
+        self._ways = Ways.here()
         self._keepers: dict[int, _Keeper] = {}
         self._received = b""
         self._selector = selectors.DefaultSelector()
@@ -121,6 +124,8 @@ class _Nursery:
                 self._spawn(number, wanted)
             case {"id": int(number), "signal": signal.SIGTERM | signal.SIGKILL as signum} if number in self._keepers:
                 os.kill(self._keepers[number].pid, signum)
+            case {"id": int(number), "hurry": True} if number in self._keepers:
+                stop_giving_way(self._keepers[number].pid)
             case {"id": int(number), "probe": dict(order)} if number in self._keepers:
                 self._order(self._keepers[number], order)
 
@@ -145,7 +150,7 @@ class _Nursery:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become_keeper(Order(engine, tell, ordered, parent))
+            _become_keeper(Order(engine, tell, ordered, parent, self._ways if engine.gives_way else Ways()))
         os.close(tell)
         os.close(ordered)
         os.set_blocking(told, False)

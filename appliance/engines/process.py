@@ -52,6 +52,9 @@ class EngineProcess(Protocol):
     async def wait(self) -> int:
         """Exit status, 128 + n after signal n; returns when nothing of the engine runs any more."""
 
+    def hurry(self) -> None:
+        """Let it no longer give way to others, where it was started so. No-op when it has ended."""
+
     def terminate(self) -> None:
         """SIGTERM to the engine, SIGKILL to all of it when the grace is over. No-op when it has ended."""
 
@@ -84,6 +87,10 @@ class _Kept:
 
     async def wait(self) -> int:
         return await asyncio.shield(self._exited)
+
+    def hurry(self) -> None:
+        if not self._exited.done():
+            self._nursery.send({"id": self.number, "hurry": True})
 
     def terminate(self) -> None:
         self._signal(signal.SIGTERM)
@@ -174,8 +181,8 @@ class Nursery:
 
     @property
     def running(self) -> dict[str, EngineProcess]:
-        """Every engine that runs now, also one that is being replaced, by the name of its log and, after `#`, a
-        number where there are several."""
+        """Every engine that runs now, also one that is being replaced, by its name and, after `#`, a number where
+        there are several."""
         found: dict[str, EngineProcess] = {}
         for number, kept in self._kept.items():
             if kept.started.done() and not kept.started.exception():
@@ -191,13 +198,18 @@ class Nursery:
         writable: Sequence[Path],
         seal: SealLevel = "required",
         grace: float = 10.0,
+        *,
+        gives_way: bool = False,
+        name: str | None = None,
     ) -> EngineProcess:
         """Start `command` sealed; returns once the seal holds and the command runs.
 
         Its environment is exactly `env`, its working directory /, its output appended to `log` (0600).
         Of the folders that `view.covered` names it sees only `readable` and `writable`, and besides those
         the environment with the Python installation around it. Only `writable` paths can be written to;
-        the folder of its socket belongs there. All paths in `command` have to be absolute.
+        the folder of its socket belongs there. All paths in `command` have to be absolute. With `gives_way` it takes
+        only the processor time that others leave, as far as that can be taken back, until `hurry`. Without a `name` it
+        goes by that of its log.
 
         Raises SealUnavailable when the kernel refuses a part and `seal` is "required", or the nursery
         doesn't give what was asked for; EngineFailed when the program is missing, when it ends before the
@@ -212,9 +224,10 @@ class Nursery:
             "writable": _absolute(writable),
             "best_effort": seal == "best-effort",
             "grace": grace,
+            "gives_way": gives_way,
         }
         await self._connect()
-        kept = _Kept(self, next(self._numbers), log.stem, next(iter(writable), Path()))
+        kept = _Kept(self, next(self._numbers), name or log.stem, next(iter(writable), Path()))
         self.send({"id": kept.number, "spawn": wanted})
         self._kept[kept.number] = kept
         try:

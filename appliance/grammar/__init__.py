@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from appliance import __version__
-from appliance.grammar import audit, keys, models, privacy, running
+from appliance.grammar import audit, evaluation, keys, models, privacy, rollout, running
 
 _EPILOG = """\
 a first session:
@@ -34,6 +34,6 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=__version__)
     top = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for part in (running, keys, privacy, audit, models):
+    for part in (running, rollout, keys, privacy, audit, models, evaluation):
         part.add_to(top)
     return root

@@ -1,12 +1,14 @@
-"""`appliance serve`, `apply`, `check-config`, `status` and `egress ...`."""
+"""`appliance serve`, `apply`, `rollback`, `versions`, `check-config`, `status` and `egress ...`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from appliance.commands import egress, running
-from appliance.grammar.command import add, fingerprint, page
+from appliance.commands import applying, egress, plan, running
+from appliance.grammar.command import add, count, fingerprint, page
+
+_DRY_RUN = "only show what would change, and why it can't; exit status 2 where it can't"
 
 
 def add_to(top: Any) -> None:
@@ -15,13 +17,32 @@ def add_to(top: Any) -> None:
         "Start the engines of the config, seal this process off the network, and serve until SIGTERM or Ctrl-C.\n"
         "Prints the address and, at the first start, a key. Logs go to the state folder."
     ), script=False)  # fmt: skip
-    add(top, "apply", running.apply, "put the edited config into effect while people work", (
-        "Tell the running appliance to read its config again. New engines start beside the old ones; when all\n"
-        "have answered, the names move over and the old engines finish their requests. If anything is wrong,\n"
-        "nothing changes and this says why."
+    command = add(top, "apply", applying.apply, "put the edited config into effect while people work", (
+        "Tell the running appliance to read its config again. First it shows what would change, then it does it:\n"
+        "new engines start, and when all have answered and passed their gate, the names move over and the old\n"
+        "engines finish their requests. If anything is wrong, nothing changes and this says why. It goes on when\n"
+        "this terminal is closed."
+    ))  # fmt: skip
+    command.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
+    command = add(top, "rollback", applying.rollback, "return to a config that was in effect before", (
+        "Put the text of an earlier version back into the config file, and apply it. Without a number: the version\n"
+        "before the one in effect, so that giving it twice undoes it. Edits in the file that were never applied are\n"
+        "saved beside it as NAME.before-rollback. If the version can't be applied, since its card or its weights are\n"
+        "gone, say, the file is put back as it was and nothing changes. Where no appliance runs, only the file does."
+    ))  # fmt: skip
+    command.add_argument("version", nargs="?", type=count, metavar="VERSION", help="which: see `appliance versions`")
+    command.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
+    add(top, "versions", applying.versions, "list the configs that were in effect", (
+        "Each config that was in effect, with its number, when it came into effect, who had it applied, what that\n"
+        "changed, and which one is in effect now. They lie in the folder `configs` of the state folder, as they were."
     ))  # fmt: skip
     add(top, "check-config", running.check_config, "say whether the config is right", (
         "Read the config and the cards it names; report every mistake with its line. Changes nothing."
+    ))  # fmt: skip
+    add(top, "plan", plan.plan, "say what fits into this host's memory", (
+        "Reckon what each model of the config needs, show it beside what this host has, and say what to change if it\n"
+        "doesn't fit. Tells as well which other cards would fit, besides or in the place of what is served. Starts\n"
+        "nothing, and works with and without a running appliance. Exit status 1 if the config doesn't fit."
     ))  # fmt: skip
     add(top, "status", running.status, "show what runs and whether it is well", (
         "Show the state of each model and of the seal. Exit status 0 only when every model can answer, and requests\n"

@@ -50,6 +50,7 @@ class AccessLog:
                 "request": request.id,
                 "key": self._persons.caller(request.caller),
                 "model": request.model,
+                "version": record.version or None,
                 "operation": request.operation.name,
                 "provider": record.provider,
                 "outcome": record.outcome,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from appliance.errors import PreparationFailed
@@ -12,6 +13,14 @@ CODE = frozenset(
     {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".dill", ".npy", ".npz", ".py", ".pyc", ".so"}
 )
 """What loading would execute: pickles, Python and native code."""
+
+
+_TOKENIZERS = frozenset({"tokenizer.json", "tokenizer.model", "spiece.model", "tekken.json", "vocab.json", "vocab.txt"})
+
+
+def is_tokenizer(name: str) -> bool:
+    """Whether a file of that name makes a tokenizer."""
+    return name in _TOKENIZERS
 
 
 def belongs(name: str) -> bool:
@@ -40,7 +49,7 @@ def admitted(checkpoint: Path) -> list[str]:
     """The files below `checkpoint` that belong to the model, as relative paths with `/`, sorted.
 
     Raises `PreparationFailed` for files that could bring code, that aren't what their name says or that are links
-    out of the folder, and if config.json or the safetensors are missing.
+    out of the folder, and if config.json, the safetensors or the tokenizer are missing.
     """
     inside = checkpoint.resolve()
     names = []
@@ -57,7 +66,14 @@ def admitted(checkpoint: Path) -> list[str]:
         raise PreparationFailed(f"{checkpoint} holds no config.json; is it the folder of a checkpoint?")
     if not any(name.endswith(".safetensors") for name in names):
         raise PreparationFailed(f"{checkpoint} holds no .safetensors file; take the checkpoint's safetensors version.")
+    if not any(map(is_tokenizer, names)):
+        raise PreparationFailed(f"{checkpoint} holds no tokenizer (tokenizer.json or tokenizer.model); bring it, too.")
+    look_into(checkpoint, names)
+    return names
+
+
+def look_into(checkpoint: Path, names: Iterable[str]) -> None:
+    """Raises `PreparationFailed` for the first of these files that isn't what its name says, or asks for code."""
     for name in names:
         if found := objection(checkpoint / name):
             raise PreparationFailed(f"{checkpoint / name} {found}. It isn't let in; bring the right file.")
-    return names

@@ -15,8 +15,10 @@ from appliance.errors import CardInvalid, Problem
 Quantization = Literal["none", "bitsandbytes-4bit", "int8", "int8-weight-only", "w4a16", "awq", "gptq", "fp8"]
 Device = Literal["cpu", "cuda"]
 
-CONVERTED: frozenset[Quantization] = frozenset({"int8", "w4a16"})
+CONVERTED: frozenset[Quantization] = frozenset({"int8", "w4a16", "awq", "gptq", "fp8"})
 """Quantizations that `models prepare` can compute itself from unquantized weights."""
+CALIBRATED: frozenset[Quantization] = frozenset({"awq", "gptq"})
+"""Those of them that need texts to be computed with."""
 
 
 def _inside(name: str) -> str:
@@ -82,8 +84,20 @@ class Mirror(_Part):
     )
 
 
+class Hub(_Part):
+    """A repository of the Hugging Face hub, or of a server that speaks its protocol, at one commit."""
+
+    repo: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", description="Owner and name, `owner/name`.")
+    revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="The commit; a branch would be another one tomorrow.")
+    endpoint: str = Field(
+        "https://huggingface.co",
+        pattern=r"^https?://[^\s?#]+$",
+        description="Base URL of the hub; `http:` only for addresses of a private network.",
+    )
+
+
 class Source(_Part):
-    """Where the weights come from: exactly one of the three."""
+    """Where the weights come from: exactly one of the four."""
 
     package: Package | None = Field(None, description="A Python package that carries the weights.")
     folder: str | None = Field(
@@ -92,12 +106,20 @@ class Source(_Part):
         description="A folder with a checkpoint that somebody brought; a relative path starts at the card's folder.",
     )
     mirror: Mirror | None = Field(None, description="A static file server on the site's own network.")
+    hub: Hub | None = Field(None, description="A repository of a model hub, for machines that may fetch from one.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if [self.package, self.folder, self.mirror].count(None) != 2:
-            raise ValueError("give exactly one of `package`, `folder` and `mirror`")
+        if [self.package, self.folder, self.mirror, self.hub].count(None) != 3:
+            raise ValueError("give exactly one of `package`, `folder`, `mirror` and `hub`")
         return self
+
+
+class Calibration(_Part):
+    """Texts that weights are quantized with, so that the numbers which matter for such texts lose least."""
+
+    file: InnerPath = Field(description="Beside the card: JSON lines with `text`, or plain text, a text in each line.")
+    sha256: Sha256 = Field(description="Checksum of that file: other texts would make other weights.")
 
 
 class Chat(_Part):
@@ -137,18 +159,73 @@ class Hardware(_Part):
         return self
 
 
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError) as cause:
+        raise ValueError(f"isn't a regular expression: {cause}") from None
+    return text
+
+
+class Smoke(_Part):
+    """A first question, asked as callers ask theirs."""
+
+    prompt: str = Field("Say hello in one short sentence.", min_length=1, max_length=4000, description="The question.")
+    expect: Annotated[str, Field(max_length=200), AfterValidator(_pattern)] | None = Field(
+        None, description="Regular expression that the answer must hold. Empty: any answer will do that isn't empty."
+    )
+    max_tokens: int = Field(
+        32, ge=1, le=4096, description="Longest answer; with `expect`, leave a model that thinks room for that, too."
+    )
+
+
+class Acceptance(_Part):
+    """What a new engine with this model has to pass before anybody is answered by it. See docs/models.md."""
+
+    seconds: float = Field(120, gt=0, le=3600, description="Longest that all of it may take; slower has failed.")
+    smoke: Smoke = Field(Smoke(), description="See `Smoke`.")
+    nats_per_token: float = Field(
+        6.0,
+        gt=0,
+        description="Highest mean negative log likelihood of a plain text in the card's languages. Weights that are "
+        "broken give about the logarithm of the vocabulary's size, such as 10.8; right ones 2 to 5.",
+    )
+    same_percent: float = Field(
+        85,
+        ge=0,
+        le=100,
+        description="How much of the answers with a fixed seed must be what they were when these weights passed first. "
+        "Not 100, since sums come out a little differently in another batch.",
+    )
+    golden_percent: float | None = Field(
+        None, ge=0, le=100, description="Least part of the golden cases for the gate to pass. Empty: any."
+    )
+    golden_less: float = Field(
+        25, ge=0, le=100, description="Percentage points by which less of them may pass than with the model before it."
+    )
+    slower_times: float = Field(
+        2.0, ge=1, description="How many times as long as the model before it, it may take for a token."
+    )
+
+
 class Card(_Part):
     """One model: models/<name>/card.yaml. The folder's name is the model's."""
 
     title: str = Field(min_length=1, description="The name people know it by.")
     description: str = Field(min_length=1, description="One or two sentences: what it is, and from whom.")
-    task: Literal["chat", "embedding"] = Field(description="What it is asked for.")
+    task: Literal["chat", "embedding", "rerank"] = Field(
+        description="What it is asked for: `rerank` is a cross-encoder, which reads a query and a document together "
+        "and says how well they fit; an `embedding` model answers such requests, too, by comparing vectors."
+    )
     source: Source = Field(description="Where the weights come from.")
     licence: str = Field(min_length=1, description="SPDX identifier of the weights' licence.")
     quantization: Quantization = Field(
-        description="Number format it is served in. `int8` (weights and activations) and `w4a16` are computed "
-        "at preparation if the source isn't quantized; `bitsandbytes-4bit` and `int8-weight-only` while "
-        "loading; `awq`, `gptq` and `fp8` must be in the source."
+        description="Number format it is served in. `int8` (weights and activations), `w4a16`, `awq`, `gptq` and "
+        "`fp8` are computed at preparation if the source isn't quantized; `bitsandbytes-4bit` and "
+        "`int8-weight-only` while loading."
+    )
+    calibration: Calibration | None = Field(
+        None, description="The texts that `awq` and `gptq` are computed with, if the source isn't quantized."
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="Number format of what isn't quantized."
@@ -159,6 +236,7 @@ class Card(_Part):
     )
     chat: Chat = Field(Chat(), description="Defaults of chat requests.")
     hardware: Hardware = Field(description="What a machine needs to serve it.")
+    gate: Acceptance = Field(Acceptance(), description="See `Acceptance`.")
     checksums: Mapping[InnerPath, Sha256] = Field(
         {}, description="Files of the source and the checksum each must have; others are only recorded."
     )
@@ -168,10 +246,10 @@ class Card(_Part):
 
     @model_validator(mode="after")
     def _only_what_can_be_served(self) -> Self:
-        if self.task == "embedding" and self.quantization != "none":
-            raise ValueError("quantization of an embedding model must be `none`")
-        if self.source.package and self.quantization in ("awq", "gptq", "fp8"):
-            raise ValueError(f"quantization {self.quantization} must be in the source; use `folder` or `mirror`")
+        if self.task != "chat" and self.quantization != "none":
+            raise ValueError(f"quantization of a model for {self.task} must be `none`")
+        if self.calibration and self.quantization not in CALIBRATED:
+            raise ValueError(f"quantization {self.quantization} is computed without `calibration`; leave it out")
         return self
 
 

@@ -75,6 +75,13 @@ def objection(path: Path, *, tables: bool = True) -> str | None:
     return None
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors of a .safetensors file that has passed `objection`, and their shapes; only its header is read."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: tuple(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__"}
+
+
 _Check = Callable[[BinaryIO, Path], None]
 
 

@@ -3,11 +3,13 @@
 A program of its own, run by the Python of the preparation environment: it imports nothing of the appliance,
 and the appliance imports nothing of it.
 
-    python convert.py SOURCE OUT {none,int8,w4a16}
+    python convert.py SOURCE OUT {none,int8,w4a16,fp8}
+    python convert.py SOURCE OUT {awq,gptq} TEXTS
 
-SOURCE is a .gguf file or a folder with config.json and safetensors, OUT a folder to fill. Standard output
-holds one JSON object per line: `{"progress": "what is being done"}`, and as the last one
-`{"tools": {"torch": "2.13.0+cpu", ...}}`. Any failure is a traceback on standard error and exit status 1.
+SOURCE is a .gguf file or a folder with config.json and safetensors, OUT a folder to fill, TEXTS a file of JSON lines
+with `text`, or of plain text. Standard output holds one JSON object per line: `{"progress": "what is being done"}`,
+and as the last one `{"tools": {"torch": "2.13.0+cpu", ...}, "peak_gib": 1.9}`. Any failure is a traceback on standard
+error and exit status 1. The same source, texts and versions give the same weights.
 """
 
 # mypy: disable-error-code="import-not-found"
@@ -20,6 +22,8 @@ import functools
 import importlib.metadata
 import json
 import os
+import random
+import resource
 import signal
 import sys
 import tempfile
@@ -28,7 +32,11 @@ from typing import Any
 
 PR_SET_PDEATHSIG = 1
 TELL_FD = 9
-GROUP = 64  # of W4A16 weights; 128 doesn't divide the 576 columns of the smallest model shipped
+GROUPS = (128, 64, 32)  # of 4-bit weights, the largest that divides all columns: the smallest model shipped has 576
+SEED = 20260101
+NARROW = 1024  # columns
+MOST_TEXTS = 128
+MOST_TOKENS = 512  # of each text
 
 
 def tell(line: dict[str, Any]) -> None:
@@ -68,23 +76,95 @@ def save(model: Any, tokenizer: Any, out: Path) -> None:
         file.chmod(0o644)  # safetensors are written 0600, and an engine may be another user
 
 
-def quantize(model: Any, scheme: str) -> None:
-    """Quantize all linear layers but the last in place; needs no calibration data."""
+def quantize(model: Any, tokenizer: Any, scheme: str, texts: Path | None) -> None:
+    """Quantize all linear layers but the last in place; `texts` are what awq and gptq are calibrated with."""
+    import torch
     from compressed_tensors.quantization import preset_name_to_scheme
     from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
+    from llmcompressor.modifiers.transform.awq import AWQModifier
+    from llmcompressor.pipelines.cache import IntermediatesCache
 
+    random.seed(SEED)
+    torch.manual_seed(SEED)
     tell({"progress": f"quantizing to {scheme}"})
-    if scheme == "int8":
-        recipe = QuantizationModifier(targets="Linear", scheme="INT8", ignore=["lm_head"])
+    keep = ["lm_head"]
+    if scheme in ("int8", "fp8"):
+        preset = {"int8": "INT8", "fp8": "FP8_DYNAMIC"}[scheme]
+        oneshot(model=model, recipe=QuantizationModifier(targets="Linear", scheme=preset, ignore=keep))
+        return
+    linear = preset_name_to_scheme("W4A16_ASYM" if scheme == "awq" else "W4A16", ["Linear"])
+    linear.weights.group_size = group_of(model)
+    groups = {"linear": linear}
+    if scheme == "w4a16":
+        oneshot(model=model, recipe=QuantizationModifier(config_groups=groups, ignore=keep))
+        return
+    if texts is None:
+        raise ValueError(f"{scheme} needs texts")
+    if scheme == "awq":
+        # the texts only move precision to where it matters; what is rounded is rounded after that
+        recipe = [AWQModifier(), QuantizationModifier(config_groups=groups, ignore=keep)]
     else:
-        groups = preset_name_to_scheme("W4A16", ["Linear"])
-        groups.weights.group_size = GROUP
-        recipe = QuantizationModifier(config_groups={"linear": groups}, ignore=["lm_head"])
-    oneshot(model=model, recipe=recipe)
+        recipe = [GPTQModifier(config_groups=groups, ignore=keep)]
+    if model.config.get_text_config().hidden_size < NARROW:
+        # it goes column by column: threads would spend more time on waiting for each other than on columns
+        torch.set_num_threads(1)
+    if not torch.accelerator.is_available():
+        # it pins memory for an accelerator without asking whether there is one
+        IntermediatesCache.pin_memory = lambda *_: None
+    recipe.append(progress_by_layer(model))
+    oneshot(model=model, recipe=recipe, dataset=samples(tokenizer, texts), pipeline="sequential")
 
 
-def main(source: Path, out: Path, quantization: str) -> None:
+def group_of(model: Any) -> int:
+    """The largest group of weights that shares a scale and divides all columns."""
+    import torch
+
+    columns = [
+        module.in_features
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
+    ]
+    for size in GROUPS:
+        if not any(count % size for count in columns):
+            return size
+    raise ValueError(f"this model's layers can't be parted into groups of {GROUPS[-1]}; take int8 or fp8")
+
+
+def progress_by_layer(model: Any) -> Any:
+    """A step of a recipe that changes nothing, and tells how far the others are."""
+    from llmcompressor.modifiers import Modifier
+
+    layers = model.config.get_text_config().num_hidden_layers
+    done = iter(range(1, sys.maxsize))
+
+    class Told(Modifier):  # type: ignore[misc]
+        def on_initialize(self, *_: Any, **__: Any) -> bool:
+            return True
+
+        def on_sequential_epoch_end(self, *_: Any, **__: Any) -> None:
+            # one more part comes after the last layer
+            tell({"progress": f"quantizing, {100 * next(done) // (layers + 1)} %"})
+
+    return Told()
+
+
+def samples(tokenizer: Any, file: Path) -> Any:
+    """The texts of `file` as a loader of single batches, in the file's order."""
+    import torch
+
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if file.suffix in (".jsonl", ".json"):
+        lines = [json.loads(line)["text"] for line in lines]
+    batches = [
+        dict(tokenizer(line, truncation=True, max_length=MOST_TOKENS, return_tensors="pt"))
+        for line in lines[:MOST_TEXTS]
+    ]
+    return torch.utils.data.DataLoader(batches, batch_size=None)
+
+
+def main(source: Path, out: Path, quantization: str, texts: Path | None = None) -> None:
     """Read `source`, quantize, write `out`."""
     tell({"progress": f"reading {source.name}"})
     used = ["torch", "transformers"]
@@ -96,9 +176,10 @@ def main(source: Path, out: Path, quantization: str) -> None:
         model, tokenizer = load(source)
         if quantization != "none":
             used += ["llmcompressor", "compressed-tensors"]
-            quantize(model, quantization)
+            quantize(model, tokenizer, quantization, texts)
         save(model, tokenizer, out)
-    tell({"tools": {name: importlib.metadata.version(name) for name in used}})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    tell({"tools": {name: importlib.metadata.version(name) for name in used}, "peak_gib": round(peak, 2)})
 
 
 def unpack(gguf: Path, folder: Path) -> Path:
@@ -113,4 +194,4 @@ if __name__ == "__main__":
     # libraries print and log to standard output too, some from C: only `tell` keeps the real one
     os.dup2(1, TELL_FD)
     os.dup2(2, 1)
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], *map(Path, sys.argv[4:]))

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from appliance.errors import WeightsInvalid
-from appliance.weights.admission import belongs
+from appliance.weights import length
+from appliance.weights.admission import belongs, is_tokenizer
 from appliance.weights.card import CONVERTED, Card
 from appliance.weights.content import objection
 
@@ -56,8 +57,9 @@ class Manifest(BaseModel):
 
 
 def recorded_source(card: Card) -> dict[str, Any]:
-    """What a manifest notes of the card's source, and of the checksums that it demands."""
-    return {**card.source.model_dump(mode="json", exclude_none=True), "checksums": dict(card.checksums)}
+    """What a manifest notes of the card's source, of the checksums that it demands, and of calibration texts."""
+    source = {**card.source.model_dump(mode="json", exclude_none=True), "checksums": dict(card.checksums)}
+    return source | ({"calibration": card.calibration.model_dump(mode="json")} if card.calibration else {})
 
 
 def sha256(path: Path) -> str:
@@ -67,12 +69,17 @@ def sha256(path: Path) -> str:
 
 
 def write(weights: Path, card: Card, tools: Mapping[str, str]) -> Manifest:
-    """Record all files now in `weights`."""
+    """Record all files now in `weights`, as those of `card`."""
+    return record(weights, recorded_source(card), card.quantization, tools)
+
+
+def record(weights: Path, source: Mapping[str, Any], quantization: str, tools: Mapping[str, str]) -> Manifest:
+    """Record all files now in the folder `weights`, and where they come from."""
     files = {
         name: File(sha256=sha256(weights / name), bytes=(weights / name).stat().st_size)
         for name in sorted(_present(weights))
     }
-    manifest = Manifest(source=recorded_source(card), quantization=card.quantization, tools=dict(tools), files=files)
+    manifest = Manifest(source=source, quantization=quantization, tools=dict(tools), files=files)
     (weights / NAME).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
     return manifest
 
@@ -82,9 +89,9 @@ def read(weights: Path) -> Manifest:
     try:
         return Manifest.model_validate_json((weights / NAME).read_bytes())
     except FileNotFoundError as cause:
-        raise WeightsInvalid(f"{weights} isn't prepared. {_remedy(weights)}") from cause
+        raise WeightsInvalid(f"{weights} isn't prepared. {remedy(weights)}") from cause
     except (OSError, ValidationError) as cause:
-        raise WeightsInvalid(f"{weights / NAME} can't be read. {_remedy(weights)}") from cause
+        raise WeightsInvalid(f"{weights / NAME} can't be read. {remedy(weights)}") from cause
 
 
 def verify(weights: Path) -> Manifest:
@@ -96,18 +103,18 @@ def verify(weights: Path) -> Manifest:
     manifest = read(weights)
     present = _present(weights)
     if extra := sorted(present - manifest.files.keys()):
-        raise WeightsInvalid(f"{weights / extra[0]} wasn't there when the model was prepared. {_remedy(weights)}")
+        raise WeightsInvalid(f"{weights / extra[0]} wasn't there when the model was prepared. {remedy(weights)}")
     for name, expected in sorted(manifest.files.items()):
         path = weights / name
         if name not in present:
-            raise WeightsInvalid(f"{path} is missing. {_remedy(weights)}")
+            raise WeightsInvalid(f"{path} is missing. {remedy(weights)}")
         ours = path.is_file() and not path.is_symlink()
         if not ours or path.stat().st_size != expected.bytes or sha256(path) != expected.sha256:
-            raise WeightsInvalid(f"{path} isn't the file that was prepared: its checksum differs. {_remedy(weights)}")
+            raise WeightsInvalid(f"{path} isn't the file that was prepared: its checksum differs. {remedy(weights)}")
         # whoever can write here can also write a record
         found = objection(path, tables=False) if belongs(name) else "is no file of a model"
         if found:
-            raise WeightsInvalid(f"{path} {found}. It isn't loaded. {_remedy(weights)}")
+            raise WeightsInvalid(f"{path} {found}. It isn't loaded. {remedy(weights)}")
     return manifest
 
 
@@ -118,7 +125,16 @@ def vouch(weights: Path, card: Card) -> str:
     """
     manifest = verify(weights)
     if not manifest.fits(card):
-        raise WeightsInvalid(f"{weights} isn't what the card describes: one of the two has changed. {_remedy(weights)}")
+        raise WeightsInvalid(f"{weights} isn't what the card describes: one of the two has changed. {remedy(weights)}")
+    if not any(is_tokenizer(name) for name in manifest.files):
+        raise WeightsInvalid(f"{weights} holds no tokenizer. {remedy(weights)}")
+    if too_long := length.objection(weights / "config.json", card):
+        raise WeightsInvalid(f"{weights.parent.name}: {too_long}")
+    return fingerprint(manifest)
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """SHA-256 of a record: other weights, from elsewhere or differently made, have another."""
     return hashlib.sha256(manifest.model_dump_json().encode()).hexdigest()
 
 
@@ -129,5 +145,9 @@ def _present(weights: Path) -> set[str]:
     } - {NAME}
 
 
-def _remedy(weights: Path) -> str:
+def remedy(weights: Path) -> str:
+    """What to do about a damaged folder: a model's weights, or one of its adapters."""
+    if weights.parent.name == "adapters":
+        card = weights.parent.parent.name
+        return f"Remove the folder, and `appliance models add PATH --adapter-of {card} --as {weights.name}` again."
     return f"Run `appliance models prepare {weights.parent.name}`."

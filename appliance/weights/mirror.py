@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import ipaddress
 import re
-import socket
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -18,12 +17,21 @@ from appliance.errors import PreparationFailed
 from appliance.weights.admission import admits
 from appliance.weights.card import Mirror
 from appliance.weights.manifest import sha256
+from appliance.weights.outside import is_private
 
 SUMS = "SHA256SUMS"
 TIMEOUT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 20
 TELL_EVERY_BYTES = 1 << 28
 MAX_SUMS_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a server has: its files that belong to the model with their SHA-256, and that of SHA256SUMS itself."""
+
+    sums: Mapping[str, str]
+    sha256sums: str
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -33,15 +41,26 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def download(mirror: Mirror, into: Path, progress: Callable[[str], None]) -> None:
+def download(
+    mirror: Mirror,
+    into: Path,
+    progress: Callable[[str], None],
+    *,
+    wanted: Callable[[str], bool] = lambda _: True,
+) -> Fetched:
     """Fetch what SHA256SUMS names into `into`, each file checked; what is there already isn't fetched again.
 
+    Only files with a name that is `wanted` are fetched; what the server doesn't name is removed.
     Raises `PreparationFailed`; parts that have arrived stay in `into` for the next try.
     """
     base = mirror.url.rstrip("/") + "/"
     opener = _opener(base)
     into.mkdir(exist_ok=True)
-    for name, digest in _sums(opener, base, mirror.sha256sums).items():
+    sums, pinned = _sums(opener, base, mirror.sha256sums)
+    keep_only(into, sums)
+    for name, digest in sums.items():
+        if not wanted(name):
+            continue
         target = into / name
         if target.is_file() and sha256(target) == digest:
             continue
@@ -49,24 +68,28 @@ def download(mirror: Mirror, into: Path, progress: Callable[[str], None]) -> Non
         part = target.with_name(target.name + ".part")
         _fetch(opener, base + quote(name), part, digest, progress)
         part.rename(target)
+    return Fetched(sums, pinned)
+
+
+def keep_only(folder: Path, names: Iterable[str]) -> None:
+    """Remove what an earlier download of another version left: it would be taken for a part of this one."""
+    kept = {folder / name for name in names}
+    for path in folder.rglob("*"):
+        if path.is_file() and path not in kept and path.with_suffix("") not in kept:
+            path.unlink()
 
 
 def _opener(base: str) -> urllib.request.OpenerDirector:
     parts = urlsplit(base)
     if parts.scheme == "https":
         return urllib.request.build_opener(_NoRedirect)
-    host = parts.hostname or ""
-    try:
-        addresses = {info[4][0] for info in socket.getaddrinfo(host, parts.port or 80, type=socket.SOCK_STREAM)}
-    except (OSError, ValueError) as cause:
-        raise PreparationFailed(f"{host} isn't known here ({cause}). Check the card's `mirror.url`.") from cause
-    if not all(ipaddress.ip_address(address).is_private for address in addresses):
-        raise PreparationFailed(f"{host} isn't on a private network: use `https:` in the card's `mirror.url`.")
+    if not is_private(base):
+        raise PreparationFailed(f"{parts.hostname} isn't on a private network: use `https:` for it.")
     return urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
 
 
-def _sums(opener: urllib.request.OpenerDirector, base: str, pinned: str | None) -> dict[str, str]:
-    """The admitted files of SHA256SUMS and their checksums."""
+def _sums(opener: urllib.request.OpenerDirector, base: str, pinned: str | None) -> tuple[dict[str, str], str]:
+    """The admitted files of SHA256SUMS and their checksums, and the checksum of SHA256SUMS."""
     try:
         with opener.open(base + SUMS, timeout=TIMEOUT_SECONDS) as response:
             raw: bytes = response.read(MAX_SUMS_BYTES)
@@ -84,7 +107,7 @@ def _sums(opener: urllib.request.OpenerDirector, base: str, pinned: str | None) 
             raise PreparationFailed(f"{base}{SUMS} has a line that `sha256sum` didn't write: {line[:100]!r}")
         if admits(match[2]):
             sums[match[2]] = match[1]
-    return sums
+    return sums, hashlib.sha256(raw).hexdigest()
 
 
 def _fetch(

@@ -3,91 +3,72 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import re
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from appliance.errors import PreparationFailed, WeightsInvalid
-from appliance.telemetry import SILENT
-from appliance.weights import manifest
+from appliance.weights import length, manifest
 from appliance.weights.admission import admitted
-from appliance.weights.card import CONVERTED, Card, Package, load_card, named
+from appliance.weights.card import CALIBRATED, Card, Package, load_card, named
+from appliance.weights.conversion import convert, needed
+from appliance.weights.hub import fetch
 from appliance.weights.mirror import download
+from appliance.weights.outside import Ask, address, refuse_outside
+from appliance.weights.places import alone
 
 Progress = Callable[[str], None]
 
 STAGING = ".preparing"  # beside `weights`, so that a rename puts the finished folder in place
 DOWNLOAD = ".download"
-CONVERTER = Path(__file__).with_name("convert.py")
-
-# What `quantization_config` of config.json may say, for each quantization of a card: (quant_method, format).
-_METHODS: Mapping[str, tuple[tuple[str, str | None], ...]] = {
-    "none": (),
-    "bitsandbytes-4bit": (("bitsandbytes", None),),
-    "int8": (("compressed-tensors", "int-quantized"),),
-    "int8-weight-only": (),
-    "w4a16": (("compressed-tensors", "pack-quantized"),),
-    "awq": (("awq", None),),
-    "gptq": (("gptq", None),),
-    "fp8": (("fp8", None), ("compressed-tensors", "float-quantized")),
-}
-# What may start from unquantized weights.
-_PLAIN = frozenset({"none", "bitsandbytes-4bit", "int8-weight-only"}) | CONVERTED
 
 
-def prepare(name: str, models: Path, environment: Path, progress: Progress) -> Path:
+def prepare(name: str, models: Path, environment: Path, progress: Progress, *, ask: Ask = refuse_outside) -> Path:
     """Make `models`/`name`/weights what its card says, and return that folder.
 
     `environment` is the virtual environment of configs/locks/prepare.txt. Weights that fit the card and their
     checksums are left alone. A failed or killed preparation leaves the former weights as they were; only what
-    was downloaded from a mirror is kept, for the next try. A second preparation of the same model waits.
+    was downloaded is kept, for the next try. A second preparation of the same model waits. A host that
+    weights are fetched from is asked after `ask` has let it.
 
     Raises `CardInvalid`, and `PreparationFailed` saying what to do.
     """
     folder = named(models.absolute(), name)  # the converter runs in another working directory
+    with alone(folder, progress):
+        return fill(folder, folder, environment, progress, ask=ask)
+
+
+def fill(folder: Path, home: Path, environment: Path, progress: Progress, *, ask: Ask) -> Path:
+    """As `prepare`, for the card in `folder`, where nobody else is at work; `home` is where that will have its place.
+
+    A relative `source.folder` starts at `home`, which may not be there yet.
+    """
     environment = environment.absolute()
     card = load_card(folder)
     weights = folder / "weights"
-    with _alone(folder, progress):
-        _clear(folder)
-        if _ready(weights, card, progress):
-            return weights
-        staging = folder / STAGING
-        try:
-            staging.mkdir()
-            _build(card, folder, environment, progress)
-            if weights.exists():
-                weights.rename(staging / "replaced")
-            (staging / "weights").rename(weights)
-            shutil.rmtree(folder / DOWNLOAD, ignore_errors=True)
-        except OSError as cause:
-            raise PreparationFailed(
-                f"{cause.filename or folder}: {cause.strerror or cause}. "
-                f"Mend that, then run `appliance models prepare {name}` again."
-            ) from cause
-        finally:
-            _clear(folder)
-    return weights
-
-
-@contextlib.contextmanager
-def _alone(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the folder's lock, which ends with this process however it ends."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _clear(folder)
+    if _ready(weights, card, progress):
+        return weights
+    if (url := address(card.source)) is not None:
+        ask(url)
+    staging = folder / STAGING
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress("waiting for another preparation of this model")
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        staging.mkdir()
+        _build(card, folder, home, environment, progress)
+        if weights.exists():
+            weights.rename(staging / "replaced")
+        (staging / "weights").rename(weights)
+        shutil.rmtree(folder / DOWNLOAD, ignore_errors=True)
+    except OSError as cause:
+        raise PreparationFailed(
+            f"{cause.filename or folder}: {cause.strerror or cause}. "
+            f"Mend that, then run `appliance models prepare {home.name}` again."
+        ) from cause
     finally:
-        os.close(fd)
+        _clear(folder)
+    return weights
 
 
 def _clear(folder: Path) -> None:
@@ -111,32 +92,35 @@ def _ready(weights: Path, card: Card, progress: Progress) -> bool:
     return False
 
 
-def _build(card: Card, folder: Path, environment: Path, progress: Progress) -> None:
+def _build(card: Card, folder: Path, home: Path, environment: Path, progress: Progress) -> None:
     """Fill the staging folder's `weights`."""
     staging = folder / STAGING
     weights = staging / "weights"
     weights.mkdir()
-    source = _find(card, folder, environment, progress)
+    source = _find(card, folder, home, environment, progress)
     root = source.parent if source.is_file() else source
     for name, digest in card.checksums.items():
         _check(root / name, digest)
     # what isn't let in isn't handed to the converter either
-    names = [] if source.suffix == ".gguf" else admitted(source)
+    names = [] if source.suffix == ".gguf" else [name for name in admitted(source) if name != manifest.NAME]
     tools: Mapping[str, str] = {}
-    if source.suffix == ".gguf" or _needs_conversion(source, card):
+    if source.suffix == ".gguf" or needed(source, card):
         converted = staging / "converted"
         converted.mkdir()
-        tools = _convert(source, converted, card, environment, progress)
-        _take(converted, admitted(converted), weights, linked=True)
+        texts = _texts(card, folder)
+        tools = convert(source, converted, card, texts, environment, progress)
+        take(converted, admitted(converted), weights, linked=True)
     else:
         progress(f"taking over {root.name}")
         # a package's files are shared with the installer's cache, so these are copied
-        _take(root, names, weights, linked=card.source.package is None)
+        take(root, names, weights, linked=card.source.package is None)
+    if too_long := length.objection(weights / "config.json", card):
+        raise PreparationFailed(too_long)
     progress("recording checksums")
     manifest.write(weights, card, tools)
 
 
-def _find(card: Card, folder: Path, environment: Path, progress: Progress) -> Path:
+def _find(card: Card, folder: Path, home: Path, environment: Path, progress: Progress) -> Path:
     """The source: a .gguf file or the folder of a checkpoint."""
     if card.source.package is not None:
         file = _in_package(card.source.package, environment)
@@ -146,13 +130,32 @@ def _find(card: Card, folder: Path, environment: Path, progress: Progress) -> Pa
     if card.source.mirror is not None:
         download(card.source.mirror, folder / DOWNLOAD, progress)
         return folder / DOWNLOAD
-    source = folder / Path(card.source.folder or "").expanduser()
+    if card.source.hub is not None:
+        fetch(card.source.hub, folder / DOWNLOAD, environment, progress)
+        return folder / DOWNLOAD
+    source = Path(os.path.normpath(home / Path(card.source.folder or "").expanduser()))
+    if folder != home and source.is_relative_to(home):
+        source = folder / source.relative_to(home)
     if not source.is_dir():
         raise PreparationFailed(
             f"{source} isn't there. Put the checkpoint of {card.title} into that folder (config.json, "
             f"tokenizer and *.safetensors), or name its place as `source.folder` in {folder / 'card.yaml'}."
         )
     return source
+
+
+def _texts(card: Card, folder: Path) -> Path | None:
+    """What the card's quantization is calibrated with; None where it needs no texts."""
+    if card.quantization not in CALIBRATED:
+        return None
+    if card.calibration is None:
+        raise PreparationFailed(
+            f"The source isn't quantized, and {card.quantization} is computed with texts; the card names none. "
+            "Bring a checkpoint that is quantized already, or have the card made, with texts: `appliance models "
+            f"quantize NAME --to {card.quantization}`."
+        )
+    _check(folder / card.calibration.file, card.calibration.sha256)
+    return folder / card.calibration.file
 
 
 def _in_package(package: Package, environment: Path) -> Path:
@@ -177,81 +180,7 @@ def _check(file: Path, digest: str) -> None:
         )
 
 
-def _needs_conversion(checkpoint: Path, card: Card) -> bool:
-    """Whether the checkpoint is still to be quantized; raises `PreparationFailed` if it never can be."""
-    try:
-        found = json.loads((checkpoint / "config.json").read_bytes()).get("quantization_config")
-        method = (found["quant_method"], found.get("format")) if found else None
-    except FileNotFoundError:
-        raise PreparationFailed(f"{checkpoint} holds no config.json; is it the folder of a checkpoint?") from None
-    except (ValueError, AttributeError, KeyError, TypeError) as cause:
-        raise PreparationFailed(f"{checkpoint / 'config.json'} can't be understood; bring the file again.") from cause
-    if method is None and card.quantization in _PLAIN:
-        return card.quantization in CONVERTED
-    if method is not None and _fits(method, card.quantization):
-        return False
-    if method is None:
-        is_now, fitting = "isn't quantized", ["none"]
-    else:
-        is_now = f"is quantized with {method[0]}" + (f" ({method[1]})" if method[1] else "")
-        fitting = [quantization for quantization in _METHODS if _fits(method, quantization)]
-    change = f"Set `quantization: {fitting[0]}` in the card, or bring" if fitting else "Bring"
-    raise PreparationFailed(
-        f"{checkpoint} {is_now}, but the card says `quantization: {card.quantization}`. "
-        f"{change} a checkpoint that fits."
-    )
-
-
-def _fits(method: tuple[str, str | None], quantization: str) -> bool:
-    return any(method[0] == name and form in (None, method[1]) for name, form in _METHODS[quantization])
-
-
-def _convert(source: Path, out: Path, card: Card, environment: Path, progress: Progress) -> Mapping[str, str]:
-    """Run convert.py; returns the versions of the tools it used."""
-    python = environment / "bin" / "python"
-    if not python.is_file():
-        raise PreparationFailed(f"{environment} isn't there. Run `make {environment.name}`, which sets it up.")
-    quantization = card.quantization if card.quantization in CONVERTED else "none"
-    tools: Mapping[str, str] | None = None
-    log = out.parent / "convert.log"
-    with (
-        log.open("wb") as errors,
-        subprocess.Popen(
-            [str(python), str(CONVERTER), str(source), str(out), quantization],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=out.parent,
-            env={
-                "PATH": os.defpath,
-                "HOME": str(out.parent),
-                "TMPDIR": str(out.parent),
-                **SILENT,
-                "TOKENIZERS_PARALLELISM": "false",
-            },
-        ) as process,
-    ):
-        try:
-            for line in process.stdout or ():
-                told = json.loads(line)
-                tools = told.get("tools", tools)
-                if "progress" in told:
-                    progress(told["progress"])
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode == 0 and tools is not None:
-        return tools
-    if process.returncode == -9:
-        raise PreparationFailed(
-            "The conversion was killed, most likely for want of memory: it needs about three times the size "
-            "of the source. Free memory, then try again."
-        )
-    last = log.read_text(errors="replace").strip().rpartition("\n")[2] or "it said nothing"
-    raise PreparationFailed(f"The conversion ended with status {process.returncode}: {last[:500]}")
-
-
-def _take(checkpoint: Path, names: list[str], weights: Path, *, linked: bool) -> None:
+def take(checkpoint: Path, names: list[str], weights: Path, *, linked: bool) -> None:
     """Bring the files `names` of `checkpoint` into `weights`, as hard links where that is possible."""
     for name in names:
         target = weights / name

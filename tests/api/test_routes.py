@@ -154,8 +154,10 @@ def test_metrics_count_what_happened(client: httpx.Client) -> None:
         found = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
-    answered = 'appliance_requests_total{model="chat",operation="chat",outcome="answered"}'
-    tokens = 'appliance_tokens_total{kind="completion",model="chat"}'
+    client.post("/v1/chat/completions", json=ask)
+    (version,) = re.findall(r'outcome="answered",version="(tiny@[0-9a-f]{8})"', client.get("/metrics").text)
+    answered = f'appliance_requests_total{{model="chat",operation="chat",outcome="answered",version="{version}"}}'
+    tokens = f'appliance_tokens_total{{kind="completion",model="chat",version="{version}"}}'
     before = counted(answered), counted(tokens)
     client.post("/v1/chat/completions", json=ask)
     client.post("/v1/chat/completions", json=ask | {"stream": True})

@@ -11,14 +11,16 @@ import pytest
 import yaml
 
 from appliance import config as configuration
+from appliance.audit import erasure
 from appliance.audit.archive import Actor, Archive
-from appliance.audit.erasure import Erased, erase, left
+from appliance.audit.erasure import Erased, left
 from appliance.audit.holds import place, release
 from appliance.audit.slots import FILE
 from appliance.audit.verifier import verify
 from appliance.config import Config
 from appliance.core import Caller
-from appliance.errors import AuditUnavailable, BadRequest, BooksUnavailable, Conflict, NotFound
+from appliance.errors import AuditFailed, AuditUnavailable, BadRequest, BooksUnavailable, Conflict, NotFound
+from appliance.versions import Versions
 
 ADMIN = Actor("host:root", "host", user="root")
 
@@ -51,6 +53,11 @@ class FakeAccounts:
             raise BooksUnavailable("the store is gone")
         self.done.append((name, self.archive.subjects.known(subject) is not None))
         return result
+
+
+async def erase(archive: Archive, accounts: FakeAccounts, config: Config, *more: Any) -> Erased:
+    """Erase somebody, with the versions of the config that there are."""
+    return await erasure.erase(archive, accounts, Versions(config.state / "configs"), config, *more)
 
 
 @pytest.fixture
@@ -309,3 +316,48 @@ def test_it_tells_where_else_the_name_stands(config: Config) -> None:
         f"{logs / 'appliance.log'}, line 2, 3, 4, 5, 6 and 2 more",
     ]
     assert left(config, "a.*") == []
+
+
+async def test_configs_of_before_name_nobody_who_was_erased(
+    archive: Archive, accounts: FakeAccounts, config: Config, tmp_path: Path
+) -> None:
+    versions = Versions(config.state / "configs")
+    before = write(tmp_path, users={"anna": {"tokens_per_day": 5}, "ben": {}})
+    versions.keep(before.text, "start", [])
+    versions.keep(write(tmp_path).text, "host:root", [])
+    assert (await erase(archive, accounts, config, ADMIN, "anna")).configs == 1
+    first, second = versions.all()
+    assert configuration.of(before.file, versions.text(first)).settings.accounts.users.keys() == {"ben"}
+    assert b"by anna" in versions.text(second), "a comment is the administrator's to change"
+    assert left(config, "anna")[1] == f"{config.state / 'configs' / '000002.yaml'}, line 1"
+    await archive.happened("read", ADMIN)  # what was noted before is on disk then
+    assert acts(config)[-1]["configs"] == 1
+    with pytest.raises(NotFound):
+        await erase(archive, accounts, config, ADMIN, "anna")
+
+
+async def test_whom_only_a_config_of_before_names_is_erased_from_there(
+    archive: Archive, accounts: FakeAccounts, config: Config, tmp_path: Path
+) -> None:
+    Versions(config.state / "configs").keep(write(tmp_path, users={"cleo": {}}).text, "start", [])
+    write(tmp_path)
+    done = await erase(archive, accounts, config, ADMIN, "cleo")
+    assert (done.rows, done.configs) == (0, 1)
+
+
+async def test_configs_that_cant_be_rewritten_are_told_and_erasing_again_completes_it(
+    archive: Archive, accounts: FakeAccounts, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Versions(config.state / "configs").keep(write(tmp_path, users={"anna": {}}).text, "start", [])
+    write(tmp_path)
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device", "000001.yaml")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Versions, "forget", full)
+        with pytest.raises(AuditFailed, match=r"may still hold the name: 000001\.yaml: No"):
+            await erase(archive, accounts, config, ADMIN, "anna")
+    await archive.happened("read", ADMIN)
+    assert acts(config)[-1]["phase"] == "failed"
+    assert (await erase(archive, accounts, config, ADMIN, "anna")).configs == 1

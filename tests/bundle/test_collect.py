@@ -18,7 +18,10 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from appliance.bundle import about, collect, sbom, sums
 from appliance.errors import BundleFailed, CardInvalid, PreparationFailed
+from appliance.weights import manifest
+from appliance.weights.adapters import adapters
 from tests.bundle.conftest import commit, pinned, write_wheel
+from tests.weights.conftest import write_card, write_checkpoint
 
 Make = Callable[..., collect.Made]
 
@@ -213,3 +216,27 @@ def test_unpacking_over_an_older_one_keeps_what_is_the_sites_own(
     assert (unpacked / "appliance/added.py").is_file()
     assert not (unpacked / "appliance/app.py").exists()
     assert (unpacked / "state/keys.json").read_text() == (unpacked / "models/ours/card.yaml").read_text() == "ours"
+
+
+def test_it_carries_what_stands_beside_a_models_weights(bundle: Callable[..., collect.Made], checkout: Path) -> None:
+    model = checkout / "models" / "tiny"
+    config = {"peft_type": "LORA", "r": 4}
+    for folder, name in ((model / "adapters" / "law", "adapter_config.json"), (model / "evals", "ours.yaml")):
+        folder.mkdir(parents=True)
+        (folder / name).write_text(json.dumps(config))
+    manifest.record(model / "adapters" / "law", {"adapter_of": "tiny"}, "lora", {})
+    (model / "adapters" / ".adding").mkdir()
+    (checkout / "models" / "evals").mkdir()
+    (checkout / "models" / "evals" / "house.yaml").write_text("cases: []\n")
+    texts = model / "calibration.txt"
+    texts.write_text("A text.\n")
+    said = {"file": texts.name, "sha256": hashlib.sha256(texts.read_bytes()).hexdigest()}
+    write_checkpoint(model / "incoming", quantization={"quant_method": "awq"})
+    write_card(model, quantization="awq", calibration=said)
+    made = bundle()
+    there = made.folder / "models"
+    for name in ("tiny/evals/ours.yaml", "tiny/calibration.txt", "evals/house.yaml"):
+        assert (there / name).read_bytes() == (checkout / "models" / name).read_bytes()
+    assert adapters(there / "tiny")["law"].rank == 4
+    assert not (there / "tiny" / "adapters" / ".adding").exists()
+    assert sums.verify(made.folder, print) == []

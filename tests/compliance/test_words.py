@@ -65,6 +65,10 @@ class Listening(Words):
 
 
 def test_every_text_is_used_by_some_report(good: Facts, bad: Facts) -> None:
+    chat = good.factsheets[0]
+    assert chat.card is not None
+    ranks = replace(chat, adapters=("a: b",), card=chat.card.model_copy(update={"task": "rerank"}))
+
     def without(facts: Facts, **settings: Any) -> Facts:
         """A month of an appliance on which nothing ever happened, and which can't say that the log is whole."""
         audit = facts.settings.audit.model_copy(update={"works_council": False})
@@ -74,7 +78,9 @@ def test_every_text_is_used_by_some_report(good: Facts, bad: Facts) -> None:
             facts, settings=facts.settings.model_copy(update={"audit": audit, "accounts": accounts} | settings),
             proofs=Proofs(), log=Log(trouble=["x"], unreadable=1), access=nobody,
             verification=Verification(None, ["x"]), month=replace(facts.month, over=True),
-            factsheets=[Factsheet("a", trouble="x"), replace(facts.factsheets[0], weights=""), facts.factsheets[0]],
+            factsheets=[
+                Factsheet("a", trouble="x"), replace(facts.factsheets[0], weights=""), facts.factsheets[0], ranks,
+            ],
             flows=[*facts.flows, Flow("unknown", "x", "y", Where.UNKNOWN, ())],
         )  # fmt: skip
 

@@ -30,6 +30,7 @@ ALERTS = {
         "ApplianceDetectorsFail": "warning",
         "ApplianceProvidersFail": "warning",
     },
+    "models": {"ApplianceModelFails": "warning", "ApplianceCandidateDropped": "warning"},
 }
 METRICS = {
     "egress": {
@@ -40,6 +41,7 @@ METRICS = {
     "accounts": {"appliance_books_well", "appliance_refusals_total"},
     "audit": {"appliance_audit_well", "appliance_audit_unsigned_seconds"},
     "privacy": {"appliance_gate_gone", "appliance_gate_held_detector", "appliance_held_total"},
+    "models": {"appliance_requests_total", "appliance_rollout_decisions_total"},
 }
 """What the rules of a page of docs ask for."""
 
@@ -68,7 +70,7 @@ def test_they_ask_for_metrics_that_docs_promise_and_each_has_a_case(page: str) -
         assert re.search(rf"alertname: {name}\s+exp_alerts:\s", cases), f"no case in which {name} fires"
 
 
-def test_the_appliance_has_the_metrics_of_accounts_audit_and_privacy() -> None:
+def test_the_appliance_has_the_metrics_of_accounts_audit_privacy_and_models() -> None:
     metrics = Metrics()
     metrics.watch_audit(
         lambda: {"well": 1.0, "records": 9.0, "waiting": 0.0, "failures": 0.0, "checkpoint_age_seconds": 1.0}
@@ -77,8 +79,10 @@ def test_the_appliance_has_the_metrics_of_accounts_audit_and_privacy() -> None:
     metrics.watch_gate(lambda: {"gone": 0.0, "held_detector": 0.0})
     metrics.held.labels("providers").inc()
     metrics.refusals.labels("budget_exceeded").inc()
+    metrics.requests.labels("chat", "chat", "failed", "one@1").inc()
+    metrics.decisions.labels("chat", "dropped", "rule").inc()
     shown = metrics.render().decode()
-    for name in METRICS["accounts"] | METRICS["audit"] | METRICS["privacy"]:
+    for name in METRICS["accounts"] | METRICS["audit"] | METRICS["privacy"] | METRICS["models"]:
         assert re.search(rf"^{name}\b", shown, re.MULTILINE), name
 
 

@@ -15,8 +15,10 @@ from appliance.dispatch.line import Place
 from appliance.dispatch.turns import Turns, priority_of
 from appliance.engines import engine as engine_module
 from appliance.engines.engine import Engine, State
-from appliance.engines.fleet import Fleet, Machine, Served, specs
+from appliance.engines.fleet import Fleet
 from appliance.engines.load import Load
+from appliance.engines.served import Coming, Served
+from appliance.engines.specs import Machine, specs
 from appliance.errors import Loading, NotFound, Overloaded
 from appliance.observe import Metrics
 from tests.fakes.house import House
@@ -49,7 +51,9 @@ class Bench:
     def __init__(self, house: House, fleet: Fleet, started: Nursery) -> None:
         self.house, self.fleet, self.started, self.clock = house, fleet, started, Clock()
         self.metrics = Metrics()
-        self.turns = Turns(Queue(engine_waiting=100), Accounts(), fleet.find, self.metrics, self.clock)
+        self.turns = Turns(
+            Queue(engine_waiting=100), Accounts(), lambda each: fleet.find(each.model), self.metrics, self.clock
+        )
         self.metrics.watch_queues(self.turns.standings)
         self.waiting: list[asyncio.Task[Served]] = []
 
@@ -440,6 +444,88 @@ async def test_those_who_wait_for_a_model_that_is_served_no_more_are_told_so(ben
     async with asyncio.timeout(5):
         with pytest.raises(NotFound):
             await turn
+
+
+def promised(bench: Bench, seconds: float = 60) -> Served:
+    """`chat`, whose engine rests until a test says otherwise."""
+    served = bench.fleet.find("chat")
+    served.promise(Coming(seconds))
+    bench.engine.state = State.IDLE
+    return served
+
+
+def come(bench: Bench) -> None:
+    """What was promised is there."""
+    bench.engine.state = State.READY
+    bench.fleet.find("chat").keep()
+
+
+async def test_those_who_ask_for_a_model_that_is_on_its_way_wait_for_it(bench: Bench) -> None:
+    served = promised(bench)
+    places = [bench.enter() for _ in range(9)]
+    turns = [asyncio.create_task(place.turn()) for place in places]
+    await asyncio.sleep(0)
+    assert all(place.waiting for place in places)
+    assert [standing.waiting for standing in bench.turns.standings()] == [0, 9, 0]
+    come(bench)
+    assert [place.waiting for place in places] == [False] * 8 + [True], "in their order, as far as there is room"
+    assert await asyncio.gather(*turns[:8]) == [served] * 8
+    assert bench.engine.leases == 8, "who has a turn holds the engine"
+    places[0].leave()
+    assert await turns[8] is served
+    for place in places:
+        place.leave()
+    assert bench.engine.leases == 0
+    assert [standing.waiting for standing in bench.turns.standings()] == [0, 0, 0]
+
+
+async def test_who_stood_in_the_line_of_what_is_replaced_waits_on_whatever_its_class_allows(bench: Bench) -> None:
+    bench.fill()
+    bench.set(waits={"standard_seconds": 0.01})
+    place = bench.enter()
+    turn = asyncio.create_task(place.turn())
+    await asyncio.sleep(0)
+    promised(bench)
+    bench.engine._tell()
+    await asyncio.sleep(0.05)
+    assert place.waiting
+    assert not turn.done()
+    come(bench)
+    place.leave()
+    turn.cancel()
+
+
+async def test_more_than_may_wait_for_what_is_on_its_way_are_refused(bench: Bench) -> None:
+    bench.set(longest=2)
+    promised(bench)
+    places = [bench.enter() for _ in range(2)]
+    with pytest.raises(Overloaded):
+        bench.enter()
+    places[0].leave()
+    assert bench.enter().waiting
+
+
+async def test_what_is_promised_and_does_not_come_in_time_is_told(bench: Bench) -> None:
+    promised(bench, 0.02)
+    with pytest.raises(Loading, match=r"hasn't answered within 0\.02 s"):
+        await bench.enter().turn()
+
+
+async def test_nobody_waits_where_the_config_lets_nobody(bench: Bench) -> None:
+    promised(bench, 0)
+    with pytest.raises(Loading):
+        bench.enter()
+
+
+async def test_what_is_promised_and_does_not_come_is_refused_as_ever(bench: Bench) -> None:
+    served = promised(bench)
+    turn = asyncio.create_task(bench.enter().turn())
+    await asyncio.sleep(0)
+    served.refuse_waiting()
+    with pytest.raises(Loading):
+        await turn
+    with pytest.raises(Loading):
+        bench.enter()
 
 
 async def test_counting_tokens_takes_no_turn(bench: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from appliance.config import Limits, LocalModel
 from appliance.engines.command import Launch, Spec, launch
 from appliance.telemetry import SILENT
+from appliance.weights.adapters import Adapter
 from appliance.weights.card import Card
 
 HOUSE = Path("/house")
@@ -89,6 +91,7 @@ CASES: list[tuple[dict[str, Any], dict[str, str | None]]] = [
     ({"card": {"quantization": "int8-weight-only"}}, {"--quantization": "int8_per_channel_weight_only"}),
     ({"card": {"dtype": "float32"}}, {"--dtype": "float32"}),
     ({"card": {"task": "embedding"}}, {"--runner": "pooling"}),
+    ({"card": {"task": "rerank"}}, {"--runner": "pooling"}),
     (
         {"card": {"chat": {"tool_call_parser": "hermes"}}},
         {"--enable-auto-tool-choice": None, "--tool-call-parser": "hermes"},
@@ -106,6 +109,43 @@ def test_each_setting_is_its_flag(settings: dict[str, Any], expected: dict[str, 
 @pytest.mark.parametrize("quantization", ["none", "int8", "w4a16", "awq", "gptq", "fp8"])
 def test_a_checkpoint_that_says_how_it_is_quantized_needs_no_flag(quantization: str) -> None:
     assert "--quantization" not in flags(of(spec(card={"quantization": quantization})))
+
+
+def beside(**ranks: int) -> Launch:
+    """The command of a model with adapters of these ranks, `name` in the folder `of-name`."""
+    adapters = {name: Adapter(HOUSE / "a" / f"of-{name}", rank, "f" * 64) for name, rank in ranks.items()}
+    return of(replace(spec(), adapters=adapters))
+
+
+def test_adapters_are_served_by_their_public_names_and_are_in_sight_of_the_sealed_engine() -> None:
+    made = beside(legal=8, medical=4)
+    at = made.argv.index("--lora-modules")
+    assert [json.loads(each) for each in made.argv[at + 1 : at + 3]] == [
+        {"name": "legal", "path": "/house/a/of-legal"},
+        {"name": "medical", "path": "/house/a/of-medical"},
+    ]
+    assert made.argv[at + 3].startswith("--")
+    assert {HOUSE / "a/of-legal", HOUSE / "a/of-medical"} <= set(made.readable)
+    assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" not in made.env
+    assert not {"--enable-lora", "--lora-modules"} & set(of(spec()).argv)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "room", "together", "kept"),
+    [
+        ({"one": 1}, "1", "1", "1"),
+        ({"one": 4}, "8", "1", "1"),
+        ({"one": 64, "two": 65}, "128", "2", "2"),
+        ({"one": 512}, "512", "1", "1"),
+        ({f"a{number}": 16 for number in range(20)}, "16", "8", "20"),
+    ],
+)
+def test_there_is_room_for_the_highest_rank_and_for_a_handful_at_once(
+    ranks: dict[str, int], room: str, together: str, kept: str
+) -> None:
+    argv = beside(**ranks).argv
+    found = [argv[argv.index(flag) + 1] for flag in ("--max-lora-rank", "--max-loras", "--max-cpu-loras")]
+    assert found == [room, together, kept]
 
 
 def test_a_compiled_model_is_not_run_eagerly() -> None:

@@ -307,6 +307,97 @@ async def test_draining_ends_with_the_process(bench: Bench) -> None:
     assert bench.engine.starts == 1, "what is to go is not restarted"
 
 
+async def test_one_that_rests_gives_its_memory_back_until_it_is_woken(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    lease = bench.engine.lease()
+    resting = asyncio.create_task(bench.engine.rest(60))
+    await until(lambda: bench.engine.state is State.DRAINING)
+    with lease:
+        assert not bench.nursery.spawned[0].signals
+    await resting
+    assert bench.engine.state is State.IDLE
+    assert bench.nursery.spawned[0].signals == ["TERM"]
+    bench.engine.wake()
+    await bench.engine.until_ready()
+    assert bench.states[3:] == [State.IDLE, State.STARTING, State.READY]
+    await bench.engine.rest(0)
+    await bench.engine.drain(0)
+    assert bench.states[-1] is State.STOPPED
+
+
+async def test_one_that_is_woken_before_all_have_left_goes_on_as_it_was(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    with bench.engine.lease():
+        resting = asyncio.create_task(bench.engine.rest(60))
+        await until(lambda: bench.engine.state is State.DRAINING)
+        bench.engine.wake()
+        await resting
+        await bench.engine.until_ready()
+    assert bench.engine.starts == 1
+    assert not bench.nursery.spawned[0].signals
+
+
+async def test_one_that_starts_can_be_told_to_rest(bench: Bench) -> None:
+    bench.nursery.answers = False
+    bench.engine.start()
+    await until(lambda: bench.nursery.spawned)
+    async with asyncio.timeout(5):
+        await bench.engine.rest(60)
+    assert bench.engine.state is State.IDLE
+    assert bench.nursery.spawned[0].ended.done()
+
+
+async def test_one_that_crashes_can_be_told_to_rest(bench: Bench) -> None:
+    bench.nursery.refuses = [EngineFailed("no")] * 100
+    bench.engine.backoff = 60
+    bench.engine.start()
+    await until(lambda: bench.engine.state is State.FAILED)
+    async with asyncio.timeout(5):
+        await bench.engine.rest(60)
+    assert bench.engine.starts == 1
+
+
+async def test_one_that_sleeps_keeps_its_process(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    bench.engine.can_sleep = True
+    await bench.engine.rest(60, asleep=True)
+    assert bench.engine.state is State.ASLEEP
+    assert not bench.nursery.spawned[0].signals
+    bench.engine.wake()
+    await bench.engine.until_ready()
+    assert bench.engine.starts == 1
+    await bench.engine.rest(60, asleep=True)
+    bench.nursery.spawned[0].end(137)
+    await until(lambda: bench.engine.state is State.IDLE)
+    bench.engine.wake()
+    await bench.engine.until_ready()
+    assert bench.engine.starts == 2
+
+
+async def test_one_that_sleeps_and_is_to_rest_has_rested_when_its_process_is_gone(bench: Bench) -> None:
+    bench.engine.start()
+    await bench.engine.until_ready()
+    bench.engine.can_sleep = True
+    await bench.engine.rest(60, asleep=True)
+    async with asyncio.timeout(5):
+        await bench.engine.rest(60)
+    assert (bench.engine.state, bench.engine.process) == (State.IDLE, None)
+
+
+async def test_one_that_gives_way_does_so_until_it_has_answered_and_only_once(bench: Bench) -> None:
+    bench.engine.gives_way = True
+    bench.engine.start()
+    await bench.engine.until_ready()
+    assert bench.nursery.spawned[0].launch.gives_way
+    assert bench.nursery.spawned[0].signals == ["HURRY"]
+    bench.nursery.spawned[0].end(1)
+    await until(lambda: bench.engine.starts == 2 and bench.engine.state is State.READY)
+    assert not bench.nursery.spawned[1].launch.gives_way
+
+
 @pytest.mark.parametrize("answers", [True, False])
 async def test_it_can_be_ended_at_any_moment(bench: Bench, answers: bool) -> None:
     bench.nursery.answers = answers
@@ -330,7 +421,7 @@ async def test_what_it_tells_of_itself(bench: Bench) -> None:
         told = dict(describe(bench.engine))
     assert told == {
         "state": "ready", "card": "t", "quantization": "none", "reason": None, "stage": None,
-        "starts": 1, "requests": 1, "pid": 1, "seal_missing": (),
+        "starts": 1, "requests": 1, "pid": 1, "seal_missing": (), "weights": "f", "device": "cpu",
     }  # fmt: skip
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -14,12 +15,17 @@ from appliance import administration, config
 from appliance.administration import Appliance
 from appliance.audit.archive import Actor
 from appliance.config import Config, LocalModel, RemoteModel
-from appliance.engines import engine
+from appliance.engines import engine, retiring
 from appliance.engines.command import Spec
-from appliance.engines.engine import State
-from appliance.engines.fleet import Fleet, Machine, specs
+from appliance.engines.engine import Engine, State
+from appliance.engines.fleet import Fleet
+from appliance.engines.served import Arms, Served, Split, Tell
+from appliance.engines.specs import Machine, spec, specs
 from appliance.engines.upstream import Upstream
-from appliance.errors import ConfigInvalid, EngineFailed, NotFound, WeightsInvalid
+from appliance.errors import ConfigInvalid, Conflict, EngineFailed, NotFound, WeightsInvalid
+from appliance.observe import Metrics
+from appliance.rollout.decisions import Decisions
+from appliance.rollout.rollouts import Rollouts
 from appliance.seal.parts import Seal
 from appliance.weights import manifest
 from appliance.weights.card import load_card
@@ -64,6 +70,12 @@ async def ready(fleet: Fleet, name: str) -> None:
 
 def load(house: House) -> Config:
     return config.load(house.write())
+
+
+async def until(what: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not what():  # noqa: ASYNC110 - the fleet and its engines act in tasks of their own
+            await asyncio.sleep(0.005)
 
 
 async def change(fleet: Fleet, loaded: Config) -> list[str]:
@@ -203,10 +215,11 @@ async def test_of_two_applies_the_newer_config_stays(
 
     monkeypatch.setattr(administration, "specs", slow_at_first)
     archive = journal.archive(house.state)
+    rollouts = Rollouts(load(house).settings, Decisions(house.state), fleet, archive.act, Actor.appliance(), Metrics())
     appliance = Appliance(
         config=load(house), house=Mock(), fleet=fleet, turns=Mock(), office=Mock(), archive=archive, testimony=Mock(),
         outward={}, identity=None, access_log=Mock(), seal=Seal(()), wanted={}, endpoints={}, assurance=Mock(),
-        probing=Mock(),
+        probing=Mock(), rollouts=rollouts,
     )  # fmt: skip
     house.serve("chat", "two")
     house.write()
@@ -224,6 +237,220 @@ async def test_of_two_applies_the_newer_config_stays(
     engine = fleet.find("chat").engine
     assert engine is not None
     assert engine.spec.settings == newest.settings.models["chat"]
+
+
+class Gate:
+    """Takes new engines, or doesn't, as a test says."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str | None]] = []
+        self.objection: str | None = None
+        self.waits = False
+
+    async def accept(self, new: Engine, old: Engine | None, _: Tell) -> None:
+        self.asked.append((new.spec.settings.card, old.spec.settings.card if old else None))
+        if self.waits:
+            await asyncio.Event().wait()
+        if self.objection:
+            raise EngineFailed(self.objection)
+
+
+@pytest.fixture
+def gate(fleet: Fleet) -> Gate:
+    gate = Gate()
+    fleet._accept = gate.accept
+    return gate
+
+
+@pytest.mark.parametrize("how", ["beside", "replace"])
+async def test_what_is_not_accepted_leaves_the_old_one(house: House, fleet: Fleet, gate: Gate, how: str) -> None:
+    old = fleet.find("chat").engine
+    gate.objection = "it talks rubbish"
+    house.serve("chat", "two", swap=how)
+    with pytest.raises(EngineFailed, match="it talks rubbish"):
+        await change(fleet, load(house))
+    assert gate.asked == [("two", "one")]
+    assert fleet.find("chat").engine is old
+    assert fleet.find("chat").ready
+    assert fleet.find("chat").coming is None
+    assert "it talks rubbish" in str(fleet.find("chat").trouble)
+    gate.objection = None
+    assert await change(fleet, load(house)) == ["chat: now answered by two"]
+    assert fleet.find("chat").trouble is None
+
+
+@pytest.mark.parametrize("how", ["beside", "replace"])
+async def test_one_that_dies_while_it_is_looked_at_is_not_accepted(
+    house: House, fleet: Fleet, gate: Gate, started: Nursery, how: str
+) -> None:
+    gate.waits = True
+    house.serve("chat", "two", swap=how)
+    changing = asyncio.create_task(change(fleet, load(house)))
+    await until(lambda: gate.asked)
+    started.spawned[1].end(137)
+    with pytest.raises(EngineFailed, match="killed by signal 9"):
+        await changing
+    assert fleet.find("chat").ready
+    assert [process.ended.done() for process in started.spawned][1:2] == [True]
+
+
+async def test_of_two_one_that_dies_while_the_other_is_looked_at_stops_both(
+    house: House, fleet: Fleet, gate: Gate, started: Nursery
+) -> None:
+    before = dict(fleet.served)
+    house.serve("chat", "two")
+    house.serve("more", "one")
+    gate.waits = True
+    changing = asyncio.create_task(change(fleet, load(house)))
+    await until(lambda: gate.asked)
+    gate.waits = False
+    first = next(process for process in started.spawned[1:] if "two" in str(process.launch.argv))
+    first.end(137)
+    with pytest.raises(EngineFailed, match="killed by signal 9"):
+        await changing
+    assert dict(fleet.served) == before
+
+
+async def test_while_one_is_replaced_its_name_is_promised_and_only_then(
+    house: House, fleet: Fleet, started: Nursery
+) -> None:
+    old = fleet.find("chat")
+    kept: list[Served] = []
+    started.answers = False
+    house.serve("chat", "two", swap="replace", wait_seconds=7)
+    changing = asyncio.create_task(change(fleet, load(house)))
+    await until(lambda: len(started.spawned) == 2)
+    assert started.spawned[0].ended.done()
+    assert old.coming is not None
+    assert old.coming.seconds == 7
+    old.coming.listeners.append(lambda: kept.append(fleet.find("chat")))
+    started.answers = True
+    await changing
+    assert kept == [fleet.find("chat")]
+    assert fleet.find("chat") is not old
+
+
+async def test_a_change_that_is_given_up_while_one_is_replaced_starts_the_old_one_again(
+    house: House, fleet: Fleet, started: Nursery
+) -> None:
+    old = fleet.find("chat").engine
+    house.serve("chat", "two", swap="replace", drain_seconds=60)
+    assert old is not None
+    with old.lease():
+        changing = asyncio.create_task(change(fleet, load(house)))
+        await until(lambda: old.state is State.DRAINING)
+        changing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await changing
+        assert fleet.find("chat").ready
+    assert len(started.spawned) == 1, "it had not ended yet, so it went on"
+
+
+async def test_a_candidate_is_tried_weighed_and_promoted_without_a_start(
+    house: House, fleet: Fleet, gate: Gate, started: Nursery
+) -> None:
+    house.serve("chat", "one", rollout={"card": "two", "percent": 10})
+    assert await change(fleet, load(house)) == ["chat: two is tried beside it"]
+    assert gate.asked == [("two", "one")]
+    arms = fleet.arms("chat")
+    assert arms.candidate is not None
+    assert arms.split == Split(10, "user", f"chat/{arms.candidate.version}")
+    fleet.weigh("chat", 50)
+    now = fleet.arms("chat").split
+    assert now is not None
+    assert now.percent == 50
+    await fleet.promote("chat")
+    assert fleet.arms("chat") == Arms(arms.candidate)
+    await until(started.spawned[0].ended.done)
+    house.serve("chat", "two")
+    assert await change(fleet, load(house)) == []
+    assert len(started.spawned) == 2
+
+
+async def test_a_candidate_that_is_named_in_the_config_takes_over_without_a_start(
+    house: House, fleet: Fleet, started: Nursery
+) -> None:
+    house.serve("chat", "one", rollout={"card": "two", "mode": "blue-green"})
+    await change(fleet, load(house))
+    assert (fleet.arms("chat").split, fleet.arms("chat").mirror) == (None, None)
+    house.serve("chat", "two")
+    assert await change(fleet, load(house)) == ["chat: now answered by two"]
+    assert len(started.spawned) == 2
+
+
+async def test_a_candidate_that_is_dropped_gets_no_more_and_the_reason_stays(
+    house: House, fleet: Fleet, started: Nursery
+) -> None:
+    house.serve("chat", "one", rollout={"card": "two", "mode": "shadow"})
+    await change(fleet, load(house))
+    assert fleet.arms("chat").mirror is not None
+    await fleet.drop("chat", "it fails")
+    assert fleet.arms("chat") == Arms(fleet.find("chat"))
+    assert "it fails" in str(fleet.find("chat").trouble)
+    await until(started.spawned[1].ended.done)
+    with pytest.raises(Conflict):
+        fleet.weigh("chat", 1)
+    with pytest.raises(Conflict):
+        await fleet.promote("chat")
+
+
+async def test_a_candidate_that_is_dropped_while_a_change_goes_on_stays_dropped(
+    house: House, fleet: Fleet, gate: Gate
+) -> None:
+    house.serve("chat", "one", rollout={"card": "two"})
+    await change(fleet, load(house))
+    house.serve("more", "two")
+    gate.waits = True
+    changing = asyncio.create_task(change(fleet, load(house)))
+    await until(lambda: len(gate.asked) == 2)
+    await fleet.drop("chat", "it fails")
+    changing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await changing
+    assert fleet.arms("chat").candidate is None
+
+
+async def test_a_card_on_trial_is_found_while_that_lasts(house: House, fleet: Fleet, started: Nursery) -> None:
+    wanted = spec(fleet._config, "x", LocalModel(card="two"), "cpu")
+    async with fleet.trial(wanted, lambda _: None) as served:
+        assert fleet.find("trial/two") is served
+        assert served.ready
+        assert "trial/two" not in fleet.served
+        with pytest.raises(Conflict):
+            async with fleet.trial(wanted, lambda _: None):
+                pass
+    assert started.spawned[1].ended.done()
+    with pytest.raises(NotFound):
+        fleet.find("trial/two")
+
+
+async def test_of_two_engines_of_a_name_each_tells_its_own_last_words(
+    house: House, fleet: Fleet, started: Nursery
+) -> None:
+    house.serve("chat", "two")
+    old = fleet.find("chat").engine
+    assert old is not None
+    with old.lease():
+        await change(fleet, load(house))
+        one, two = (process.launch.log for process in started.spawned)
+        assert one != two
+    await until(lambda: started.spawned[0].ended.done() and not started.spawned[0].launch.socket.parent.exists())
+    house.serve("chat", "one")
+    await change(fleet, load(house))
+    assert started.spawned[2].launch.log == one
+
+
+async def test_an_engine_that_does_not_end_is_complained_of(
+    house: House, fleet: Fleet, started: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retiring, "OVERDUE_SECONDS", 0.05)
+    monkeypatch.setattr(started.spawned[0], "terminate", lambda: None)
+    house.serve("chat", "one", drain_seconds=0.01)
+    await change(fleet, load(house))
+    house.serve("chat", "two", drain_seconds=0.01)
+    await change(fleet, load(house))
+    await until(lambda: "hasn't ended" in str(fleet.find("chat").trouble))
+    started.spawned[0].end(0)
 
 
 async def test_an_unknown_name_is_told_the_known_ones(fleet: Fleet) -> None:

@@ -11,10 +11,16 @@ A prompt may hold directives, `name=value` anywhere in its text:
     say=TEXT      the answer's words                 call=NAME   answer with a call of this tool (chat)
     fault=NAME    see `_FAULTS`                      after=N     tokens before the fault
 
+The gate's own questions are answered with words, likelihoods and vectors as a right model would, always the same for
+the same weights; they are noted as `gate`.
+
 An engine's own faults come from fault.json in its weights, or from faults.json in its home, read anew at
-each use: start (crash, never, mute), slow (seconds), linger (ignores SIGTERM), brood (grandchildren),
-stall (no token moves any more), cache (how full it says its KV cache is). What it hears goes to heard.jsonl
-in its home, a line for each event.
+each use: start (crash, never, mute, oom), slow (seconds), crawl (seconds for each token), sick (nothing is
+answered but probes and the gate's questions), linger (ignores SIGTERM), brood (grandchildren), stall (no token
+moves any more), cache (how full it says its KV cache is); at the gate only: rubbish (or the adapter's name whose
+alone), nan, empty, repeats, alike (one answer to all), dumb (doesn't say what `say` tells it to), drifts (answers
+otherwise than these weights did before), killed (by the kernel, at the first question). What it hears goes to
+heard.jsonl in its home, a line for each event.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import heapq
 import itertools
 import json
@@ -31,6 +38,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +62,7 @@ _FAULTS = {
 }
 _KILLED = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 _BROOD = "import os, signal, time; os.setsid(); signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+_PROBES = {"ready?", "ready? ready?"}
 _numbers = itertools.count(1)
 
 
@@ -83,6 +92,7 @@ class Answer:
         self.model = model
         self.prompt_tokens = prompt_tokens
         self.choices = int(body.get("n") or 1)
+        self.ids: tuple[list[int], list[int]] | None = None
         self.texts = [""] * self.choices
         self.count = 0
         self.reason = "length"
@@ -146,8 +156,10 @@ class Answer:
                 call = {"id": "call_0", "type": "function", "function": {"name": self.call, "arguments": text}}
                 message |= {"content": None, "tool_calls": [call]}
             rest = {"logprobs": self._logprobs(text), "finish_reason": self.reason, "stop_reason": None}
-            choices.append({"index": index, "message": message, **rest, "token_ids": None})
+            choices.append({"index": index, "message": message, **rest, "token_ids": self.ids and self.ids[1]})
         base = {"id": self.id, "object": "chat.completion", "created": int(time.time()), "model": self.model}
+        if self.ids:
+            base["prompt_token_ids"] = self.ids[0]
         return {**base, "choices": choices, "service_tier": None, "usage": self.usage(), "kv_transfer_params": None}
 
 
@@ -175,8 +187,9 @@ class Completion(Answer):
         yield self._frame([{**choice, "stop_reason": None, "prompt_token_ids": None, "token_ids": None}])
 
     def whole(self) -> dict[str, Any]:
+        logprobs = {"token_logprobs": [None, *[-2.0] * self.prompt_tokens]} if self.body.get("echo") else None
         choices = [
-            {"index": index, "text": text, "logprobs": None, "finish_reason": self.reason, "stop_reason": None}
+            {"index": index, "text": text, "logprobs": logprobs, "finish_reason": self.reason, "stop_reason": None}
             for index, text in enumerate(self.texts)
         ]
         base = {"id": self.id, "object": "text_completion", "created": int(time.time()), "model": self.model}
@@ -319,6 +332,23 @@ def prompt_of(body: dict[str, Any]) -> str:
     return " ".join(text for key in keys for text in texts_of(body.get(key)))
 
 
+def ids_of(text: str) -> list[int]:
+    """Its words as numbers of tokens."""
+    return [zlib.crc32(word.encode()) for word in text.split()]
+
+
+def bag_of_words(text: str) -> list[float]:
+    """A vector in which texts are alike that share words."""
+    vector = [0.0] * 64
+    for word in re.findall(r"\w+", text.lower()):
+        vector[zlib.crc32(word.encode()) % 64] += 1.0
+    return vector
+
+
+def _of_the_gate(body: dict[str, Any]) -> bool:
+    return body.get("user") == "gate"
+
+
 class Engine:
     """One running fake."""
 
@@ -328,6 +358,7 @@ class Engine:
         self.name = options.served_model_name
         self.longest = options.max_model_len
         self.pooling = options.runner == "pooling"
+        self.adapters = {each["name"]: Path(each["path"]).name for each in map(json.loads, options.lora_modules)}
         self.card = self.weights.parent.name
         self.home = Path(os.environ["HOME"])
         self.dead = asyncio.Event()  # the worker was killed: nothing is generated any more
@@ -335,6 +366,9 @@ class Engine:
         self.places = options.max_num_seqs or 256
         self.waiting: list[tuple[int, int, asyncio.Future[None]]] = []  # a heap, as vLLM keeps it
         self.running = self.generated = self.prompted = 0
+        self.known: set[int] = set()
+        self.sleeps = options.enable_sleep_mode and os.environ.get("VLLM_SERVER_DEV_MODE") == "1"
+        self.asleep = False
 
     def fault(self, name: str) -> Any:
         """A fault of the whole engine, from its weights or its home."""
@@ -363,6 +397,8 @@ class Engine:
         say("INFO 11-22 06:55:01 [core.py:1] Initializing a V1 LLM engine (v0.32.0)")
         if self.fault("start") == "crash":
             raise ValueError("the checkpoint is not what the configuration says")
+        if self.fault("start") == "oom":
+            self._out_of_memory()
         if self.fault("start") == "never":
             await self.ended.wait()
         await asyncio.sleep(float(self.fault("slow") or 0))
@@ -403,25 +439,48 @@ class Engine:
             return await self._plain(writer, 503 if self.dead.is_set() else 200, b"", "text/plain")
         if (method, path) == ("GET", "/metrics"):
             return await self._plain(writer, 200, self.metrics(), "text/plain")
-        if method != "POST" or path not in {*GENERATE, *POOL, "/v1/messages/count_tokens", "/tokenize"}:
+        if self.sleeps and (change := self._sleep(method, path)) is not None:
+            return await self._plain(writer, 500 if self.fault("insomnia") else 200, dumps(change).encode())
+        offered = {*(POOL if self.pooling else GENERATE), "/v1/messages/count_tokens", "/tokenize", "/detokenize"}
+        if method != "POST" or path not in offered:
             return await self._plain(writer, 404, b'{"detail":"Not Found"}')
         body = json.loads(raw)
-        if prompt_of(body) != "ready?":
+        if _of_the_gate(body):
+            self.hear("gate", path=path)
+        elif prompt_of(body) not in _PROBES:
             self.hear("request", path=path, body=body)
         try:
             return await self._work(path, body, writer)
         except Refusal as refusal:
             return await self._plain(writer, refusal.status, dumps(refusal.body(path)).encode())
 
+    def _sleep(self, method: str, path: str) -> dict[str, Any] | None:
+        """vLLM's development routes, as far as they are about sleeping. Fault insomnia: it fails to."""
+        if (method, path) == ("POST", "/sleep?level=1"):
+            self.asleep = True
+            self.hear("sleep")
+            return {"status": "sleeping", "level": 1}
+        if (method, path) == ("POST", "/wake_up"):
+            self.asleep = False
+            self.hear("wake")
+            return {"status": "awake", "tags": None}
+        return {"is_sleeping": self.asleep} if (method, path) == ("GET", "/is_sleeping") else None
+
     async def _work(self, path: str, body: dict[str, Any], writer: asyncio.StreamWriter) -> None:
-        if body["model"] != self.name:
+        if body["model"] not in (self.name, *self.adapters):
             raise Refusal(404, f"The model `{body['model']}` does not exist. Valid aliases: {self.name}.", "model")
+        if self.asleep:
+            raise Refusal(500, "the engine sleeps")
         prompt = prompt_of(body)
         if (size := len(prompt.split())) >= self.longest:
             message = f"This model's maximum context length is {self.longest} tokens. However, your prompt contains at "
             raise Refusal(400, f"{message}least {size} input tokens. (parameter=input_tokens)", "input_tokens")
         if path.endswith("count_tokens"):
             answer = {"input_tokens": size, "context_management": {"original_input_tokens": size}}
+            return await self._plain(writer, 200, dumps(answer).encode())
+        if _of_the_gate(body) and path in ("/tokenize", "/detokenize"):
+            there = path == "/tokenize"
+            answer = {"tokens": list(body["prompt"].encode())} if there else {"prompt": bytes(body["tokens"]).decode()}
             return await self._plain(writer, 200, dumps(answer).encode())
         if path == "/tokenize":
             answer = {"count": size, "max_model_len": self.longest, "tokens": list(range(size))}
@@ -431,20 +490,26 @@ class Engine:
             await asyncio.Event().wait()
         if directives.get("fault") == "busy":
             raise Refusal(429, "the queue is full")
-        if directives.get("fault") == "broken":
+        sick = self.fault("sick") and prompt not in _PROBES and not _of_the_gate(body)
+        if sick or directives.get("fault") == "broken":
             raise Refusal(500, f"no such thing: {prompt}")
         if directives.get("fault") == "html":
             return await self._plain(writer, 200, b"<html>It works!</html>", "text/html")
         await self._turn(int(body.get("priority", 0)))
         self.prompted += size
         try:
+            if _of_the_gate(body):
+                if self.fault("killed"):
+                    self._out_of_memory()
+                if path == "/v1/completions":
+                    return await self._plain(writer, 200, dumps(self.likelihood(body)).encode())
             if path in POOL:
                 return await self._plain(writer, 200, dumps(self.pool(path, body, size)).encode())
-            answering = GENERATE[path](body, self.name, size)
+            answering = GENERATE[path](body, body["model"], size)
             try:
                 return await self._generate(answering, body, directives, writer)
             finally:
-                if prompt != "ready?":
+                if prompt not in _PROBES and not _of_the_gate(body):
                     self.hear("computed", prompt_tokens=size, completion_tokens=answering.count)
         except BaseException:
             self.hear("gone", tokens=self.generated)
@@ -484,6 +549,13 @@ class Engine:
         if "say" in directives or wanted < limit:
             answer.reason = "tool_calls" if answer.call else "stop"
         said = directives.get("say", "").split("_") if "say" in directives else None
+        if _of_the_gate(body):
+            said = self.words(body, limit) if said is None or self.fault("dumb") else said
+            answer.reason = "length" if body.get("ignore_eos") else "stop"
+            answer.ids = ids_of(prompt_of(body)), [*ids_of(" ".join(said)), 2]  # as real ones end
+            self.known |= {*answer.ids[0], *answer.ids[1]}
+            said = [f" {word}" for word in said]
+        crawl = float(self.fault("crawl") or 0)
         gap, pad = float(directives.get("gap", 0)), "x" * int(directives.get("pad", 0))
         fault, after = directives.get("fault"), int(directives.get("after", 2))
         if fault == "abort":
@@ -499,8 +571,8 @@ class Engine:
                 return None
             while self.fault("stall"):  # noqa: ASYNC110 - a file says when it is over
                 await asyncio.sleep(0.05)
-            await asyncio.sleep(gap)
-            word = (said[number] if said is not None else self.card) + pad
+            await asyncio.sleep(gap or crawl)
+            word = (said[number] if said is not None else self.voice(body)) + pad
             last = number + 1 >= (len(said) if said is not None else wanted)
             for index in range(answer.choices):
                 text = f" {word}" if number and said is None else word
@@ -576,6 +648,40 @@ class Engine:
         writer.write(head.encode() + body)
         await writer.drain()
 
+    def _out_of_memory(self) -> None:
+        """End as the kernel ends what takes too much, after CUDA has said so."""
+        say("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def words(self, body: dict[str, Any], limit: int) -> list[str]:
+        """What it answers the gate: its weights and the question decide, and nothing else."""
+        if self.fault("empty"):
+            return [""]
+        number = limit if body.get("ignore_eos") else min(limit, 12)
+        if self.fault("repeats"):
+            return [self.card] * number
+        question = "" if self.fault("alike") else prompt_of(body)
+        weights = f"{self.card}{self.fault('drifts') or ''}{question}"
+        digest = hashlib.sha256(weights.encode()).hexdigest()
+        return [digest[at % 60 : at % 60 + 4] for at in range(number)]
+
+    def likelihood(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A completion with the likelihood of each token of its prompt: a text's, or an answer's of its own."""
+        prompt = body["prompt"]
+        ids = ids_of(prompt) if isinstance(prompt, str) else prompt
+        log = -10.8 if self.fault("rubbish") in (True, body["model"]) else -3.0
+        if self.fault("nan"):
+            raise Refusal(500, "Out of range float values are not JSON compliant")
+        self.known |= set(ids) if isinstance(prompt, str) else set()
+        told = [{str(i): {"logprob": log, "rank": 1 if i in self.known else 7, "decoded_token": "x"}} for i in ids[1:]]
+        choice = {"index": 0, "text": " so", "finish_reason": "length", "prompt_logprobs": [None, *told]}
+        return {"id": "cmpl-1", "choices": [choice], "system_fingerprint": "vllm-0.32.0-fake"}
+
+    def voice(self, body: dict[str, Any]) -> str:
+        """What it says again and again: its card's name, and after it that of the adapter asked for."""
+        adapter = self.adapters.get(body["model"])
+        return self.card if adapter is None else f"{self.card}+{adapter}"
+
     def pool(self, path: str, body: dict[str, Any], size: int) -> dict[str, Any]:
         """Embeddings and scores; likeness is a matter of length here."""
         usage = {"prompt_tokens": size, "total_tokens": size, "completion_tokens": 0, "prompt_tokens_details": None}
@@ -583,7 +689,10 @@ class Engine:
         if path == "/v1/embeddings":
             inputs = body["input"] if isinstance(body["input"], list) else [body["input"]]
             width = body.get("dimensions") or 4
-            data = [{"index": i, "object": "embedding", "embedding": [0.5] * width} for i in range(len(inputs))]
+            vectors = [[0.5] * width for _ in inputs]
+            if _of_the_gate(body):
+                vectors = [[0.0] * 64 if self.fault("empty") else bag_of_words(text) for text in inputs]
+            data = [{"index": i, "object": "embedding", "embedding": vector} for i, vector in enumerate(vectors)]
             return {**base, "object": "list", "data": data}
         if path == "/v1/rerank":
             results = [
@@ -615,15 +724,22 @@ class Engine:
         return "".join(f"vllm:{name}{label} {float(value)}\n" for name, value in lines.items()).encode()
 
 
-def main() -> None:
-    """Parse vLLM's command line, as far as it matters here, and run."""
+def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
+    """vLLM's command line, as far as it matters here; the process's own by default."""
     parser = argparse.ArgumentParser()
     for name in ("--uds", "--model", "--served-model-name", "--runner"):
         parser.add_argument(name)
+    parser.add_argument("--lora-modules", nargs="*", default=[])
+    parser.add_argument("--enable-sleep-mode", action="store_true")
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--max-num-seqs", type=int)
-    options, _ = parser.parse_known_args()
-    asyncio.run(Engine(options).run())
+    options, _ = parser.parse_known_args(arguments)
+    return options
+
+
+def main() -> None:
+    """Run as the command line says."""
+    asyncio.run(Engine(parsed()).run())
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import yaml
 from appliance import control
 from appliance.__main__ import main
 from appliance.errors import NotRunning
-from appliance.weights import manifest
+from appliance.weights import adapters, manifest
 from appliance.weights.card import load_card
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,7 +67,7 @@ class House:
             "state": "state",
             "egress": {"mode": "deny", "verify": {"every_seconds": 0}},
             "models_folder": "models",
-            "engines": {"environment": "engine", "device": "cpu", "restart_backoff_seconds": 0.1},
+            "engines": {"environment": "engine", "device": "cpu", "restart_backoff_seconds": 0.1, "reserve_gib": 0},
             "models": {},
         }
         _environment(folder / "engine")
@@ -92,14 +92,25 @@ class House:
         }
         (folder / "card.yaml").write_text(yaml.safe_dump(card))
         (weights / "config.json").write_text("{}")
+        (weights / "tokenizer.json").write_text("{}")
         (weights / "fault.json").write_text(json.dumps(faults or {}))
         (weights / "model.safetensors").write_bytes(safetensors(name.encode()))
         manifest.write(weights, load_card(folder), {})
         return name
 
+    def adapter(self, card: str, name: str, *, rank: int = 4) -> str:
+        """Put a LoRA adapter beside the weights of a card."""
+        folder = self.folder / "models" / card / adapters.FOLDER / name
+        folder.mkdir(parents=True)
+        (folder / adapters.CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": rank}))
+        (folder / adapters.TENSORS).write_bytes(safetensors(f"{card}+{name}".encode()))
+        manifest.record(folder, {"adapter_of": card}, "lora", {})
+        return name
+
     def serve(self, name: str, card: str, **settings: Any) -> None:
         """Have the config serve `card` under `name`."""
-        self.settings["models"][name] = {"card": card, "startup_seconds": 20, "stall_seconds": 30} | settings
+        taken = {"startup_seconds": 20, "stall_seconds": 30, "memory_gib": 0.05}
+        self.settings["models"][name] = {"card": card} | taken | settings
 
     def write(self, **changed: Any) -> Path:
         """Write the config, with some sections changed for good."""

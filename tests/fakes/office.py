@@ -44,6 +44,9 @@ class _Pipeline:
         self.ran.append(request)
         await reply.whole(b"{}")
 
+    def rate(self, id_: str, caller: Any, rating: str) -> None:
+        raise NotFound("there is no such answer", code="unknown_request", param="request_id")
+
     def refused(self, id_: str, caller: Any, operation: str | None, refusal: Refused) -> None:
         self.refusals.append((caller.key_id if caller is not None else None, refusal))
 
@@ -54,9 +57,11 @@ class _Fleet:
     def __init__(self) -> None:
         self.served: Any = {
             "chat": SimpleNamespace(
-                upstream_name="chat", context_length=512, default_tokens=16, engine=None, title="Chat", ready=True
+                upstream_name="chat", context_length=512, default_tokens=16, engine=None, title="Chat", ready=True,
+                well=True, base=None,
             )
-        }
+        }  # fmt: skip
+        self.names = list(self.served)
 
     def find(self, name: str) -> Any:
         if name not in self.served:

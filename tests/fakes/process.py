@@ -37,6 +37,9 @@ class FakeProcess:
     async def wait(self) -> int:
         return await asyncio.shield(self.ended)
 
+    def hurry(self) -> None:
+        self.signals.append("HURRY")
+
     def terminate(self) -> None:
         self.signals.append("TERM")
         self.end(0)

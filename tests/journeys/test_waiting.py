@@ -112,6 +112,7 @@ async def test_a_full_queue_refuses_with_the_reason_and_when_to_come_back(narrow
         assert int(refused.headers["retry-after"]) >= 1
         page = (await client.get("/metrics")).text
         assert 'appliance_shed_total{model="chat",service_class="standard"} 1.0' in page
+        await crowd.until(lambda _: len(heard(narrow.house)) >= 4)
         assert len(heard(narrow.house)) == 4, "the engine has heard of no more than it has places"
 
 
@@ -158,7 +159,7 @@ async def test_those_who_wait_when_a_model_is_swapped_are_served_by_the_new_one(
         sent = crowd.send(10, "tokens=1", headers)
         await crowd.until(waiting(10))
         narrow.house.card("other")
-        narrow.house.serve("chat", "other", batching={"max_sequences": 4}, stall_seconds=600)
+        narrow.house.serve("chat", "other", batching={"max_sequences": 4}, stall_seconds=600, swap="replace")
         narrow.house.write()
         await asyncio.to_thread(narrow.apply)
         async with asyncio.timeout(PATIENCE):

@@ -51,7 +51,10 @@ class Appliance:
             "egress": {"mode": "deny", "verify": {"every_seconds": 0}},
             "models_folder": str(self.models_folder),
             "models": self.models,
-            "engines": {"environment": str(ROOT / ".venvs" / "engine")},
+            "engines": {
+                "environment": str(ROOT / ".venvs" / "engine"),
+                "evaluation_environment": str(ROOT / ".venvs" / "evaluate"),
+            },
         }
         self.config.write_text(yaml.safe_dump(settings | changed))
 

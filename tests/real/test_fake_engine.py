@@ -58,6 +58,7 @@ def sockets(appliance: Appliance) -> Iterator[dict[tuple[str, str], str]]:
         for model, length in (("chat", "8192"), ("embed", "256")):
             socket = Path(folder) / f"{model}.sock"
             options = ["--uds", str(socket), "--model", folder, "--served-model-name", model, "--max-model-len", length]
+            options += ["--runner", "pooling"] if model == "embed" else []
             fakes[model] = subprocess.Popen(
                 [sys.executable, fake_engine.__file__, *options], env={"HOME": folder}, stdout=subprocess.DEVNULL
             )

@@ -43,10 +43,12 @@ def write_card(folder: Path, **changed: Any) -> Path:
     return folder
 
 
-def write_checkpoint(folder: Path, *, quantization: dict[str, Any] | None = None, size: int = 1000) -> Path:
-    """A checkpoint whose one safetensors file holds `size` bytes of a tensor."""
+def write_checkpoint(
+    folder: Path, *, quantization: dict[str, Any] | None = None, size: int = 1000, **config: Any
+) -> Path:
+    """A checkpoint whose one safetensors file holds `size` bytes of a tensor; `config` goes into its config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"model_type": "llama"} | ({"quantization_config": quantization} if quantization else {})
+    config = {"model_type": "llama"} | config | ({"quantization_config": quantization} if quantization else {})
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
     (folder / "model.safetensors").write_bytes(safetensors(bytes(index % 251 for index in range(size))))

@@ -99,4 +99,6 @@ def test_a_redirect_is_not_followed(models: Path, server: FileServer) -> None:
 def test_plain_http_to_a_public_address_is_refused(models: Path) -> None:
     write_card(models / "tiny", source={"mirror": {"url": "http://8.8.8.8/models"}})
     with pytest.raises(PreparationFailed, match="isn't on a private network: use `https:`"):
+        prepare("tiny", models, PREPARE, print, ask=lambda _: None)
+    with pytest.raises(PreparationFailed, match=r"outside the house.*--this-machine-may-fetch"):
         prepare("tiny", models, PREPARE, print)

@@ -137,6 +137,8 @@ def _factsheet(sheet: Factsheet, facts: Facts, words: Words) -> Iterator[tuple[s
         never = words("models.since.never")
         since = "models.since.latest" if "intent" in facts.coverage.ever else "models.since.first"
         yield words("models.since"), words(since, at=words.moment(first)) if first else never
+    if sheet.adapters:
+        yield words("models.adapters"), Code("; ".join(sheet.adapters))
     yield words("models.use"), _quoted(card.intended_use, words)
     if card.out_of_scope:
         yield words("models.not_for"), _quoted("; ".join(card.out_of_scope), words)

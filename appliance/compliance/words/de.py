@@ -304,6 +304,7 @@ TEXTS = {
     "models.task": "Aufgabe",
     "models.task.chat": "Fragen beantworten",
     "models.task.embedding": "Texte in Zahlen abbilden",
+    "models.task.rerank": "Dokumente nach einer Frage ordnen",
     "models.quantization": "Zahlenformat",
     "models.context": "Kontext",
     "models.context.tokens": "{count} Tokens",
@@ -313,6 +314,7 @@ TEXTS = {
     "models.size": "Umfang",
     "models.size.are": "{size} in {count} Dateien",
     "models.size.are.one": "{size} in {count} Datei",
+    "models.adapters": "LoRA-Adapter daneben",
     "models.since": "In Betrieb seit",
     "models.since.first": "{at} Uhr: von da an nennt das Protokoll diese Gewichte",
     "models.since.latest": "spätestens {at} Uhr: Das Protokoll nennt diese Gewichte von da an, ältere "
@@ -598,6 +600,9 @@ TEXTS = {
     "act.reveal.unseal": "Eintrag geöffnet",
     "act.holds.repair": "Liste der Sperren erneuert",
     "act.keys.lend": "Schlüssel für Messungen geliehen",
+    "act.eval.trial": "Modell auf Probe",
+    "act.models.add": "Modell hinzugefügt",
+    "act.models.fetch": "Modell von außen angefragt",
     "act.report": "Bericht erstellt",
     # 10 verification
     "log.title": "10  Prüfung des Protokolls",

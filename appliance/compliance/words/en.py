@@ -295,6 +295,7 @@ TEXTS = {
     "models.task": "Task",
     "models.task.chat": "answer questions",
     "models.task.embedding": "turn texts into numbers",
+    "models.task.rerank": "order documents by a question",
     "models.quantization": "Number format",
     "models.context": "Context",
     "models.context.tokens": "{count} tokens",
@@ -304,6 +305,7 @@ TEXTS = {
     "models.size": "Size",
     "models.size.are": "{size} in {count} files",
     "models.size.are.one": "{size} in {count} file",
+    "models.adapters": "LoRA adapters beside it",
     "models.since": "In service since",
     "models.since.first": "{at}: from then on the log names these weights",
     "models.since.latest": "{at} at the latest: from then on the log names these weights, and older requests"
@@ -587,6 +589,9 @@ TEXTS = {
     "act.reveal.unseal": "record opened",
     "act.holds.repair": "list of holds repaired",
     "act.keys.lend": "key lent for benchmarks",
+    "act.eval.trial": "model on trial",
+    "act.models.add": "model added",
+    "act.models.fetch": "model asked for outside",
     "act.report": "report made",
     # 10 verification
     "log.title": "10  Verification of the log",

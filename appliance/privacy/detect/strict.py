@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from appliance.privacy.detect.addresses import FUNCTION_WORDS, NO_PLACE, STREET_ENDS, is_street
 from appliance.privacy.detect.ordinary import UNIT, ordinary, without
 from appliance.privacy.detect.rule import count_digits, has, heads, runs_of_digits
+from appliance.privacy.detect.tokens import BLANK
 from appliance.privacy.kinds import Kind, Span
 
 _SCORE = 0.4
-_BLANK = "▯"  # what the detectors see in a placeholder's place
 _YEAR = r"(?:1[89]|20)\d\d"
 
 _RUN = re.compile(r"(?<![\w])\d+(?:(?:[ \u00a0./:–-]|\. )\d+)*(?!\w)")
@@ -122,7 +122,7 @@ def remains(text: str) -> Iterator[Span]:
     yield from _with(_MIXED, rest, Kind.REFERENCE, _is_mixed)
     yield from _with(_STREET, rest, Kind.ADDRESS, lambda match: is_street(match["name"]))
     yield from _with(_AT_THE, rest, Kind.ADDRESS)
-    if _BLANK in text:
+    if BLANK in text:
         yield from _with(_BESIDE_BLANK, rest, Kind.ADDRESS)
 
 
