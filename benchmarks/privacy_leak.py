@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import json
 import os
+import socket
 import ssl
 import subprocess
 import sys
@@ -59,16 +60,22 @@ def relaying(
     """Takes TLS off at `address` and hands everything on to `capture`, which speaks plain HTTP. Where it listens."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(pair.certificate, pair.key)
-    loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(partial(_pass, capture), *address, ssl=tls))
-    thread = threading.Thread(target=loop.run_forever)
+    listening = socket.create_server(address)
+    done, finish = socket.socketpair()
+
+    async def relay() -> None:
+        done.setblocking(False)  # noqa: FBT003 - no keyword there
+        async with await asyncio.start_server(partial(_pass, capture), sock=listening, ssl=tls):
+            await asyncio.get_running_loop().sock_recv(done, 1)
+
+    thread = threading.Thread(target=asyncio.run, args=(relay(),))
     thread.start()
     try:
-        yield server.sockets[0].getsockname()
+        yield listening.getsockname()
     finally:
-        server.close()
-        loop.call_soon_threadsafe(loop.stop)
+        finish.close()
         thread.join()
+        done.close()
 
 
 async def _pass(capture: tuple[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from appliance.engines.keeper import die_with_parent
+from appliance.seal.kernel import die_with_parent
 
 
 class Broken(Exception):

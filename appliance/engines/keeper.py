@@ -49,16 +49,6 @@ _PARENT_DIED = signal.SIGUSR1
 _WATCHED = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, _PARENT_DIED}
 
 
-def die_with_parent(parent: int, signum: int) -> None:
-    """Have the kernel send this process `signum` when `parent` ends; exit now if it has already.
-
-    Holds until the next change of credentials. The parent is, to the kernel, the thread that forked.
-    """
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, signum)
-    if os.getppid() != parent:
-        os._exit(128 + signal.SIGKILL)
-
-
 def exit_status(wait_status: int) -> int:
     """A status of wait(2) as a shell shows it: the exit code, or 128 + the signal."""
     code = os.waitstatus_to_exitcode(wait_status)
@@ -157,7 +147,7 @@ def keep(order: Order) -> int:
         os.close(held)
         _init(order, seal, lifeline)
     kernel.drop_capabilities()
-    die_with_parent(order.parent, signal.SIGKILL if seal.alone else _PARENT_DIED)
+    kernel.die_with_parent(order.parent, signal.SIGKILL if seal.alone else _PARENT_DIED)
     for descriptor in order.descriptors - {order.engine.log, None}:
         os.close(descriptor)  # type: ignore[arg-type]
     for standard in (1, 2):  # which may be sockets of the journal
@@ -238,7 +228,7 @@ def _pass_on(engine: int) -> None:
 def _probe_when_asked(order: Order, orders: int, parent: int) -> NoReturn:
     """Try the seal that this process shares with the engine, at each order, in a child that may come to harm."""
     try:
-        die_with_parent(parent, signal.SIGKILL)
+        kernel.die_with_parent(parent, signal.SIGKILL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)
         with os.fdopen(orders) as lines:
             for line in lines:
@@ -257,7 +247,7 @@ def _engine(command: list[str], environment: Mapping[str, str], parent: int, way
         # else its kill(0) would reach init and the keeper; and where engine and gateway share cores, a refusal or a
         # token shouldn't wait for a step's arithmetic
         join_group(ways)
-        die_with_parent(parent, signal.SIGKILL)
+        kernel.die_with_parent(parent, signal.SIGKILL)
         for inherited in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; its children shouldn't
             signal.signal(inherited, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _WATCHED)

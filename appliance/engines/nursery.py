@@ -50,7 +50,6 @@ from appliance.engines.keeper import (
     SEAL_UNAVAILABLE,
     Order,
     children,
-    die_with_parent,
     exit_status,
     keep,
     kill_descendants,
@@ -250,7 +249,7 @@ def main(arguments: list[str]) -> int:
     gateway.set_inheritable(False)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        die_with_parent(int(arguments[1]), signal.SIGTERM)
+        kernel.die_with_parent(int(arguments[1]), signal.SIGTERM)
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
         _Nursery(gateway, Given.told(arguments[3]), best_effort=arguments[2] == "best-effort").run()
     except (BrokenPipeError, ConnectionResetError):  # the gateway has gone

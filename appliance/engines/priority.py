@@ -1,4 +1,4 @@
-"""How an engine that starts gives way to those that serve, and ceases to. Imports the standard library only.
+"""How an engine that starts gives way to those that serve, and ceases to.
 
 Where the kernel groups processes by session (`sched_autogroup_enabled`, and no group of its own for this service),
 only the weight of the whole group counts, and anybody may set that of his own back. Elsewhere the nice value counts,
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.seal import kernel
 from appliance.seal.evidence import process_ids, running
 
 NICE = 5
@@ -99,9 +100,11 @@ def _weigh(pid: int | str, nice: int) -> None:
 def _tried(there: Callable[[], object], back: Callable[[int], None]) -> bool:
     """Whether `back` undoes what a child did by `there`."""
     done, tell = os.pipe()
+    parent = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
+            kernel.die_with_parent(parent, signal.SIGKILL)
             there()
             os.write(tell, b".")
             signal.pause()

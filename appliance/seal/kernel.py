@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import socket
 import struct
 from collections.abc import Iterable
@@ -99,6 +100,16 @@ def prctl(option: int, *arguments: int | ctypes.Array[ctypes.c_char]) -> int:
     wide = [ctypes.c_ulong(value) if isinstance(value, int) else value for value in arguments]
     wide += [ctypes.c_ulong(0)] * (4 - len(wide))
     return _checked(_libc().prctl(option, *wide))
+
+
+def die_with_parent(parent: int, signum: int) -> None:
+    """Have the kernel send this process `signum` when `parent` ends; exit now if it has already.
+
+    Holds until the next change of credentials. The parent is, to the kernel, the thread that forked.
+    """
+    prctl(PR_SET_PDEATHSIG, signum)
+    if os.getppid() != parent:
+        os._exit(128 + signal.SIGKILL)
 
 
 def unshare(flags: int) -> None:

@@ -127,14 +127,14 @@ async def test_a_least_score_without_a_golden_set_is_refused(acceptance: Accepta
         await acceptance.accept(await ready("any", gate={"golden_percent": 50}), None, lambda _: None)
 
 
-async def test_a_model_that_is_three_times_slower_is_refused(acceptance: Acceptance, ready: Ready) -> None:
+async def test_a_model_that_is_far_slower_is_refused(acceptance: Acceptance, ready: Ready) -> None:
     old = await ready("quick", {"crawl": 0.008})
-    slow = await ready("slow", {"crawl": 0.024})
-    with pytest.raises(NotAccepted, match=r"\(speed\): it takes [2-4]\.\d times as long as quick for its tokens"):
+    slow = await ready("slow", {"crawl": 0.06})
+    with pytest.raises(NotAccepted, match=r"\(speed\): it takes \d+\.\d times as long as quick for its tokens"):
         await acceptance.accept(slow, old, lambda _: None)
-    patient = await ready("patient", {"crawl": 0.024}, gate={"slower_times": 5})
+    patient = await ready("patient", {"crawl": 0.06}, gate={"slower_times": 50})
     await acceptance.accept(patient, old, lambda _: None)
-    assert 2 < acceptance.results["chat"].figures["times_slower"] < 5
+    assert 2 < acceptance.results["chat"].figures["times_slower"] < 50
 
 
 async def test_an_old_one_that_has_made_room_is_compared_by_its_record(acceptance: Acceptance, ready: Ready) -> None:
@@ -142,7 +142,7 @@ async def test_an_old_one_that_has_made_room_is_compared_by_its_record(acceptanc
     await acceptance.accept(old, None, lambda _: None)
     await old.rest(0)
     with pytest.raises(NotAccepted, match="times as long as quick"):
-        await acceptance.accept(await ready("slow", {"crawl": 0.024}), old, lambda _: None)
+        await acceptance.accept(await ready("slow", {"crawl": 0.06}), old, lambda _: None)
 
 
 async def test_an_old_one_with_callers_is_asked_for_one_answer_only(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,19 @@ def weights() -> list[tuple[int, int]]:
             if folder.name.isdigit() and SLEEPS.encode() in (folder / "cmdline").read_bytes():
                 found.append(weight(int(folder.name)))
     return found
+
+
+KILLED = """
+import os, signal
+from appliance.engines import priority
+priority._tried(lambda: None, lambda child: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_nothing_outlives_a_nursery_that_is_killed_while_it_tries() -> None:
+    held, holds = os.pipe()
+    command = [sys.executable, "-c", KILLED, str(holds)]
+    assert subprocess.run(command, cwd=ROOT, pass_fds=[holds], timeout=PATIENCE, check=False).returncode == -9
+    os.close(holds)
+    assert select.select([held], [], [], PATIENCE)[0]  # the last one that could write has ended
+    os.close(held)
