@@ -6,11 +6,11 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from appliance import __version__, incidents, observe
+from appliance import __version__, observe, plain
 from appliance import config as configuration
 from appliance.acceptance import Acceptance
 from appliance.accounts.identity import Identity
@@ -20,8 +20,7 @@ from appliance.audit.archive import Actor, Archive
 from appliance.audit.daily import daily
 from appliance.audit.erasure import Erased, erase
 from appliance.audit.orders import Orders
-from appliance.audit.subjects import Subjects
-from appliance.changes import Applied
+from appliance.changes import Applied, persons, swaps, weights
 from appliance.config import Config, RemoteModel, Settings
 from appliance.dispatch.turns import Turns
 from appliance.egress.assurance import Assurance, Verdict
@@ -30,8 +29,7 @@ from appliance.engines.fleet import Fleet
 from appliance.engines.planning import Plan
 from appliance.engines.served import Tell
 from appliance.engines.specs import Machine, specs
-from appliance.errors import ApplianceError, in_full
-from appliance.incidents import Standing, Trouble
+from appliance.errors import ApplianceError, Invalid, in_full
 from appliance.privacy.guard import Guard
 from appliance.probing import Probing
 from appliance.proposal import Proposal, restarts
@@ -90,6 +88,7 @@ class Appliance:
     """That of the config in effect; None where it couldn't be kept."""
     _refused: str | None = None
     """Why the last apply changed nothing; None since one did."""
+    _stillness: Stillness = field(default_factory=Stillness)
     _verdict_on_record: tuple[bool, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
@@ -101,7 +100,7 @@ class Appliance:
         settings, applied = self.config.settings, self._applied
         told = applied.changes(self.config.text)
         await self.archive.happened(
-            "start", Actor.appliance(), version=__version__, policy=self.config.version, models=_weights(self.wanted),
+            "start", Actor.appliance(), version=__version__, policy=self.config.version, models=weights(self.wanted),
             mode=settings.egress.mode, seal=list(self.seal.holds), missing=self._missing(),
             works_council=settings.audit.works_council, **told,
         )  # fmt: skip
@@ -132,6 +131,7 @@ class Appliance:
         if self.rollouts.changing.locked():
             tell("another apply is under way; this one comes after it, and reads the file then")
         async with self.rollouts.changing:
+            self._stillness.told(look(self.config.file))
             try:
                 changes = await self._apply(tell, by, show)
             except ApplianceError as refusal:
@@ -157,7 +157,7 @@ class Appliance:
                 if self.acceptance is not None:
                     act.tell(gate=self.acceptance.since(tried))
             changes += [f"{name}: taken over" for name in proposal.settings]
-            act.tell(changes=changes, swaps=_swaps(_weights(before), _weights(wanted)))
+            act.tell(changes=changes, swaps=swaps(weights(before), weights(wanted)))
             self.config, self.wanted = new, wanted
             self._take_over(new.settings)
             await self.rollouts.take(new)
@@ -178,10 +178,13 @@ class Appliance:
         notes, new = self.rollouts.notes(new), self.rollouts.effective(new)
         if restart := restarts(old.settings, new.settings, self.endpoints):
             return Proposal(old, new, restart, None, notes), {}
-        tell("the config is right; checking weights")
-        wanted = await asyncio.to_thread(specs, new, Machine.here())
+        tell("the config can be read; checking cards and weights")
+        wanted: dict[str, Spec] = {}
         try:
+            wanted = await asyncio.to_thread(specs, new, Machine.here())
             plan: Plan | ApplianceError = self.fleet.plan(new, wanted)
+        except Invalid:  # told by field and line
+            raise
         except ApplianceError as refusal:
             plan = refusal
         return Proposal(old, new, [], plan, notes, self.fleet.memory()), wanted
@@ -207,26 +210,24 @@ class Appliance:
 
     async def watch(self) -> None:
         """Apply the config when its file has been changed, where it says so itself, until cancelled."""
-        stillness = Stillness()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if not self.config.settings.watch:
-                stillness = Stillness()
-            elif stillness.comes(look(self.config.file), time.monotonic()) and self._unapplied() is not False:
+                self._stillness = Stillness()
+            elif self._stillness.comes(look(self.config.file), time.monotonic()) and self._unapplied() is not False:
                 await self.apply_unasked("watch")
 
     def _unapplied(self) -> bool | None:
         """Whether the file holds something else than what is in effect; None where it can't be read."""
         try:
-            with self.config.file.open("rb") as opened:
-                return opened.read(len(self.config.text) + 1) != self.config.text
+            return plain.read(self.config.file, len(self.config.text) + 1) != self.config.text
         except OSError:
             return None
 
     @property
     def _applied(self) -> Applied:
         subjects = self.archive.subjects
-        return Applied(self.config.state / "audit-work" / "applied.yaml", _persons(subjects), subjects.hidden.word)
+        return Applied(self.config.state / "audit-work" / "applied.yaml", persons(subjects), subjects.hidden.word)
 
     def _take_over(self, settings: Settings) -> None:
         self.house.limits = settings.limits
@@ -310,79 +311,3 @@ class Appliance:
                 "report %d: THE SEAL IS NOT PROVEN: %s; `appliance egress verify` says what to do (sha256 %s)",
                 verdict.number, ", ".join(verdict.failed), verdict.sha256,
             )  # fmt: skip
-
-    def missing(self) -> Iterable[tuple[str, int]]:
-        """For metrics: (place, number of parts that its seal lacks)."""
-        yield "gateway", len(self.seal.missing)
-        for place, seal in self.probing.seals().items():
-            yield place, len(seal.missing)
-
-    def proof(self) -> tuple[bool, float] | None:
-        """For metrics: whether the last verification held and is not overdue, and when it was (seconds since 1970)."""
-        last = self.assurance.last
-        return None if last is None else (last.holds and not self.assurance.overdue, last.timestamp)
-
-    def failures(self) -> int:
-        """For metrics: verifications so far that did not hold."""
-        return self.assurance.failures
-
-    def standing(self) -> Standing:
-        """For the record of incidents."""
-        engines = {name: served.engine for name, served in self.fleet.served.items() if served.engine is not None}
-        troubles = {
-            Trouble(incidents.ENGINE, name): incidents.plain(engine.reason)
-            for name, engine in engines.items()
-            if engine.reason is not None
-        }
-        if (last := self.assurance.last) is not None and not last.holds:
-            troubles[Trouble(incidents.SEAL)] = ", ".join(last.failed)
-        if self.assurance.overdue:
-            troubles[Trouble(incidents.OVERDUE)] = ""
-        if not self.office.bookkeeper.describe()["well"]:
-            troubles[Trouble(incidents.BOOKS)] = ""
-        if self.guard is not None and self.guard.describe()["gone"]:
-            troubles[Trouble(incidents.GATE)] = ""
-        if self.identity is not None and self.identity.trouble is not None:
-            troubles[Trouble(incidents.IDENTITY)] = incidents.plain(self.identity.trouble)
-        return Standing(troubles, {name: engine.starts - engine.comebacks for name, engine in engines.items()})
-
-    def memory(self) -> Iterable[tuple[str, str, float]]:
-        """For metrics: (model, version, bytes of main memory that its engine holds)."""
-        return self.fleet.account.described() if self.fleet.account is not None else ()
-
-    def states(self) -> Iterable[tuple[str, str, int, int]]:
-        """For metrics: (model, state, starts, requests in flight)."""
-        for name, served in self.fleet.served.items():
-            if served.engine is not None:
-                yield name, served.engine.state, served.engine.starts, served.engine.leases
-
-
-def _persons(subjects: Subjects) -> Callable[[str], str]:
-    """Shows persons of the config by pseudonym. Whoever has none is given none: they may have been erased."""
-    others: dict[str, str] = {}
-
-    def shown(name: str) -> str:
-        subject = subjects.known(name)
-        if subject is not None:
-            return subject.pseudonym
-        return others.setdefault(name, f"person-without-pseudonym-{len(others) + 1}")
-
-    return shown
-
-
-def _weights(wanted: Mapping[str, Spec]) -> dict[str, dict[str, str]]:
-    """The card that answers for each model, and the SHA-256 of the record of its weights; an adapter's, too."""
-    told = {}
-    for name, spec in wanted.items():
-        told[name] = base = {"card": spec.settings.card, "weights": spec.fingerprint}
-        told |= {each: {**base, "adapter": adapter.fingerprint} for each, adapter in spec.adapters.items()}
-    return told
-
-
-def _swaps(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
-    """The models that something else answers for, with what did and what does; None for nothing."""
-    return [
-        {"model": name, "old": before.get(name), "new": after.get(name)}
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name)
-    ]

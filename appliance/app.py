@@ -5,30 +5,24 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
-import shutil
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import anyio.lowlevel
 import uvloop
 
-from appliance import __version__, console, control, host, observe, state, witness
+from appliance import __version__, console, control, host, observe, state, walls, witness
 from appliance.acceptance import Acceptance
 from appliance.accounts.cap import DailyCap
 from appliance.accounts.identity import Identity
 from appliance.accounts.office import Office
 from appliance.accounts.opening import Credentials
 from appliance.accounts.prices import nanoeuros
-from appliance.accounts.registry import KeyOrder
-from appliance.addresses import with_port
 from appliance.administration import Appliance
 from appliance.api import routes, wire
 from appliance.api.exchange import House
@@ -37,24 +31,18 @@ from appliance.audit.shipping import Shipper
 from appliance.audit.timestamps import Stamper, Trusted, trusted
 from appliance.burst import Burst
 from appliance.config import Config, Settings
-from appliance.core import Role
 from appliance.dispatch.choose import choose
 from appliance.dispatch.cloud.cloud import Cloud
 from appliance.dispatch.endpoints import Endpoints
 from appliance.dispatch.turns import Turns
-from appliance.egress import started
 from appliance.egress.assurance import Assurance
-from appliance.egress.findings import Destination
-from appliance.egress.started import Started
 from appliance.engines import memory
 from appliance.engines.account import Account
 from appliance.engines.command import Launch, Spec
-from appliance.engines.engine import Engine, State
 from appliance.engines.fleet import Fleet
 from appliance.engines.process import Nursery
 from appliance.engines.served import Served
 from appliance.engines.specs import Machine, device, require_shares, specs
-from appliance.errors import SealUnavailable
 from appliance.incidents import Watcher
 from appliance.pipeline import Pipeline
 from appliance.privacy.guard import Guard
@@ -62,9 +50,11 @@ from appliance.probing import Probing
 from appliance.rollout.decisions import Decisions, effective
 from appliance.rollout.rollouts import Rollouts
 from appliance.rollout.verdict import Quality
-from appliance.seal import kernel, view
+from appliance.seal import kernel
 from appliance.seal.gateway import listen_no_more, seal_gateway
 from appliance.testimony import Testimony
+from appliance.vitals import Vitals
+from appliance.welcome import welcome
 
 _BOOKS_SECONDS = 5.0
 """For what is settled to be written at the end, where the store is slow or gone."""
@@ -102,10 +92,10 @@ def serve(config: Config) -> int:
     nursery = Nursery.start(config.state, config.models_folder, environment, settings.egress.seal)
     endpoints.open()
     watcher = witness.start(config) if settings.egress.verify.every_seconds else None
-    _note(config, public, nursery, endpoints, guard, watcher).write(config.state / "egress")
+    walls.note(config, public, nursery, endpoints, guard, watcher).write(config.state / "egress")
     cloud = _cloud(settings, endpoints)
     seal = seal_gateway(
-        _seen(config, endpoints), [config.state], _masked(config),
+        walls.seen(config, endpoints), [config.state], walls.masked(config),
         best_effort=settings.egress.seal == "best-effort",
     )  # fmt: skip
     # from here on this process can't open a connection, whatever runs in it
@@ -137,7 +127,8 @@ def serve(config: Config) -> int:
             config, house, fleet, turns, office, archive, testimony, outward, identity, access_log, seal, wanted,
             endpoints.models, assurance, probing, rollouts, guard, acceptance,
         )  # fmt: skip
-        metrics.watch(appliance)
+        vitals = Vitals(fleet, office, identity, guard, seal, probing, assurance)
+        metrics.watch(vitals)
         metrics.watch_queues(turns.standings)
         metrics.watch_books(office.bookkeeper.describe)
         metrics.watch_audit(archive.journal.describe)
@@ -146,13 +137,13 @@ def serve(config: Config) -> int:
         metrics.watch_rollouts(rollouts.figures)
         metrics.watch_outward({name: each.describe for name, each in outward.items()})
         appliance.base_url = wire.base_url(public, tls=certificate is not None)
-        await _require_engine_seal(nursery, config)
+        await walls.require_engine_seal(nursery, config)
         lost: dict[Callable[[], Coroutine[Any, Any, None]], str] = {
             nursery.ended: "the process that starts engines has ended",
             endpoints.ended: "the process that reaches endpoints has ended",
             partial(witness.ended, watcher): "the process that proves the seal has ended",
         }
-        watching = asyncio.create_task(Watcher(appliance.standing, archive.incident).run())
+        watching = asyncio.create_task(Watcher(vitals.standing, archive.incident).run())
         keeping = asyncio.create_task(appliance.look_after_the_log())
         trying = asyncio.create_task(rollouts.run())
         editing = asyncio.create_task(appliance.watch())
@@ -279,7 +270,7 @@ async def _serve(
     # what the start made stays for good: to look through it took 130 ms each time, in which nobody was answered
     gc.collect()
     gc.freeze()
-    welcome = asyncio.create_task(_welcome(appliance, show))
+    welcoming = asyncio.create_task(welcome(appliance, show))
     stopped = asyncio.create_task(appliance.stopping.wait())
     # sealed, it can't start them again; whatever started the appliance can
     lost = {asyncio.create_task(end()): what for end, what in ends.items()}
@@ -289,7 +280,7 @@ async def _serve(
             logging.getLogger("appliance").error("%s; the appliance has to be started again", what)
         task.cancel()
     await asyncio.gather(*lost, return_exceptions=True)
-    welcome.cancel()
+    welcoming.cancel()
     show.say("finishing the requests in flight")
     appliance.fleet.end_waiting()
     server.stop()
@@ -302,85 +293,6 @@ async def _serve(
     appliance.access_log.close()
     show.done("stopped")
     return 0 if appliance.stopping.is_set() else 1
-
-
-def _seen(config: Config, endpoints: Endpoints) -> list[Path]:
-    """What the sealed gateway goes on seeing, beside the system's own folders and its state."""
-    settings = config.settings
-    seen = [*view.interpreter(), config.file.parent, config.models_folder, config.path(settings.engines.environment)]
-    if settings.listen.tls is not None:
-        files = [config.file.parent / settings.listen.tls.certificate, config.file.parent / settings.listen.tls.key]
-        # the folder, since a renewal puts a new file there; and that to which a link in it leads
-        seen += [folder for file in files for folder in (file.parent, file.resolve().parent)]
-    seen += [path.parent for path in endpoints.sockets]
-    store = settings.accounts.store.postgresql
-    if store is not None and store.ca is not None:
-        seen.append(config.path(store.ca))
-    return [path for path in seen if path.exists()]
-
-
-def _masked(config: Config) -> list[Path]:
-    """What of its state the gateway has no business with: reports of the proof, and the site's own lists."""
-    lists = [config.lists] if config.lists.is_dir() and config.lists.is_relative_to(config.state) else []
-    return [config.state / "egress", *lists]
-
-
-def _note(
-    config: Config, public: socket.socket, nursery: Nursery, endpoints: Endpoints,
-    guard: Guard | None, watcher: subprocess.Popen[bytes] | None,
-) -> Started:  # fmt: skip
-    """What a verification will hold this start to."""
-    egress = config.settings.egress
-    gates = guard.pids if guard else {}
-    pids = {nursery.pid: "nursery", **gates, **endpoints.pids, **({watcher.pid: "witness"} if watcher else {})}
-    return Started(
-        gateway=started.known(os.getpid(), "gateway"),
-        mode=egress.mode,
-        seal=egress.seal,
-        listening=[_local(public)],
-        network=started.network_of(public),
-        host_sockets=[str(path) for path in endpoints.sockets],
-        helpers=[started.known(pid, does) for pid, does in pids.items()],
-        destinations=[
-            Destination(to.name, f"{to.host}:{to.port}", to.kind, to.tls, []) for to in endpoints.destinations
-        ],
-    )
-
-
-def _local(public: socket.socket) -> str:
-    name = public.getsockname()
-    return name if isinstance(name, str) else with_port(*name[:2])
-
-
-async def _welcome(appliance: Appliance, show: console.Progress) -> None:
-    """Say what is being waited for, then the address, the first key and a line to paste."""
-    while True:
-        engines = [served.engine for served in appliance.fleet.served.values() if served.engine]
-        waiting = [engine for engine in engines if engine.state is not State.READY and not engine.resting]
-        if not waiting:
-            break
-        show.say("; ".join(_waiting_for(engine) for engine in waiting))
-        await asyncio.sleep(0.2)
-    show.done("ready")
-    key = await _first_key(appliance)
-    chat = next((name for name, served in appliance.fleet.served.items() if served.task == "chat"), None)
-    console.welcome(
-        appliance.base_url,
-        key,
-        chat,
-        sorted({part for seal in (appliance.seal, *appliance.probing.seals().values()) for part in seal.missing}),
-    )
-
-
-async def _first_key(appliance: Appliance) -> str | None:
-    """A key for whoever starts the appliance for the first time; None where there are keys."""
-    watch = appliance.office.watch
-    if not await watch.ask(lambda keys: keys.empty):
-        return None
-    async with appliance.archive.act("keys.create", Actor.appliance(), role=str(Role.USER)) as act:
-        record, key = await watch.ask(lambda keys: keys.create(KeyOrder(name="first key")))
-        act.tell(key=record.id)
-    return key
 
 
 async def _identity(settings: Settings, endpoints: Endpoints) -> Identity | None:
@@ -406,11 +318,6 @@ async def _outward(
     return made
 
 
-def _waiting_for(engine: Engine) -> str:
-    again = f" again, since {engine.reason}" if engine.reason else ""
-    return f"{engine.spec.name}: {engine.stage}{again}"
-
-
 def _spawner(nursery: Nursery, settings: Settings) -> Any:
     async def spawn(launch: Launch) -> Any:
         return await nursery.spawn(
@@ -419,15 +326,6 @@ def _spawner(nursery: Nursery, settings: Settings) -> Any:
         )  # fmt: skip
 
     return spawn
-
-
-async def _require_engine_seal(nursery: Nursery, config: Config) -> None:
-    """Try the engines' seal on a process that does nothing, so that a host without it is told at once."""
-    python = config.path(config.settings.engines.environment) / "bin" / "python"
-    command = [shutil.which("true", path=os.defpath) or str(python), "--version"]  # the one starts at once
-    probe = await nursery.spawn(command, {}, config.state / "logs" / "seal.log", [], [], config.settings.egress.seal)
-    if await probe.wait() != 0:
-        raise SealUnavailable(f"a sealed process can't run here; see {config.state / 'logs' / 'seal.log'}")
 
 
 def _authority(config: Config) -> Trusted | None:

@@ -16,6 +16,8 @@ from typing import Any
 import yaml
 
 from appliance import durable
+from appliance.audit.subjects import Subjects
+from appliance.engines.command import Spec
 
 _SECRET = re.compile(r"(?:.*_)?(?:key|password|pepper|secret|token)")
 _PERSONS = ("accounts", "users")
@@ -86,3 +88,34 @@ class Applied:
             durable.replace(self._file, shown(config, self._pseudonym, self._hide).encode())
         except OSError as cause:
             logging.getLogger("appliance").warning("%s can't be written: %s", self._file, cause.strerror)
+
+
+def persons(subjects: Subjects) -> Callable[[str], str]:
+    """Shows persons of the config by pseudonym. Whoever has none is given none: they may have been erased."""
+    others: dict[str, str] = {}
+
+    def shown(name: str) -> str:
+        subject = subjects.known(name)
+        if subject is not None:
+            return subject.pseudonym
+        return others.setdefault(name, f"person-without-pseudonym-{len(others) + 1}")
+
+    return shown
+
+
+def weights(wanted: Mapping[str, Spec]) -> dict[str, dict[str, str]]:
+    """The card that answers for each model, and the SHA-256 of the record of its weights; an adapter's, too."""
+    told = {}
+    for name, spec in wanted.items():
+        told[name] = base = {"card": spec.settings.card, "weights": spec.fingerprint}
+        told |= {each: {**base, "adapter": adapter.fingerprint} for each, adapter in spec.adapters.items()}
+    return told
+
+
+def swaps(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """The models that something else answers for, with what did and what does; None for nothing."""
+    return [
+        {"model": name, "old": before.get(name), "new": after.get(name)}
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]

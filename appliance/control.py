@@ -36,7 +36,7 @@ from appliance.core import ServiceClass
 from appliance.egress.assurance import Verdict
 from appliance.engines.engine import Engine
 from appliance.engines.served import Tell
-from appliance.errors import ApplianceError, NotAnswering, NotRunning, in_full
+from appliance.errors import ApplianceError, Invalid, NotAnswering, NotRunning, in_full
 from appliance.proposal import Proposal
 from appliance.trial import Held, try_out
 
@@ -228,8 +228,9 @@ async def _lines(what: str, work: Callable[[Put], Awaitable[dict[str, Any]]]) ->
         try:
             last.update(await work(lines.put_nowait))
         except ApplianceError as refusal:
-            problems = [asdict(problem) for problem in getattr(refusal, "problems", [])]
-            last.update({"error": in_full(refusal)} | ({"problems": problems} if problems else {}))
+            last["error"] = in_full(refusal)
+            if isinstance(refusal, Invalid):
+                last.update(file=refusal.file, problems=[asdict(problem) for problem in refusal.problems])
         except Exception as bug:  # whoever waits for the last line would wait for ever
             logging.getLogger("appliance.control").exception("%s failed", what)
             last.update({"error": f"{type(bug).__name__}; the appliance's log has more"})

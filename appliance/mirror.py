@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from appliance.core import Reply, Request, ServiceClass
+from appliance.core import Reply, Request, ServiceClass, Task
 from appliance.dispatch.choose import shadow
 from appliance.dispatch.said import said
 from appliance.dispatch.serve import serve
@@ -171,8 +171,9 @@ class Mirror:
             outcome = "cancelled" if record.outcome == "caller_gone" else record.outcome
             self._metrics.copied(request.model, served.version, outcome)
         alike = None
-        if record.outcome == "answered":
-            alike = agreement(said(request, bytes(given.content)), said(request, bytes(kept.content)))
+        if record.outcome == "answered" and served.task is Task.CHAT:  # vectors and scores are no words
+            # in a thread: of long answers it takes longer than the time between two tokens of a stream
+            alike = await asyncio.to_thread(_alike, request, bytes(given.content), bytes(kept.content))
         self._metrics.timed(record)
         self._heard(record, alike)
 
@@ -196,6 +197,10 @@ def _last(request: Request, served: Served) -> Request:
     if "priority" in payload and priority is not None:
         payload["priority"] = priority
     return replace(request, service_class=ServiceClass.BATCH, payload=json.dumps(payload, ensure_ascii=False).encode())
+
+
+def _alike(request: Request, given: bytes, kept: bytes) -> float:
+    return agreement(said(request, given), said(request, kept))
 
 
 async def _nothing_to_book() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,14 +12,31 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from appliance import plain
 from appliance.errors import Invalid, Problem
 
 M = TypeVar("M", bound=BaseModel)
 Location = tuple[str | int, ...]
 
-_MAX_BYTES = 1_000_000
+MOST_BYTES = 1_000_000
 _MAX_DEPTH = 20
 _MAX_VALUES = 200_000
+_WORDS = (
+    (r"input should be ", "must be "),
+    (r"a valid dictionary or instance of \w+|a valid dictionary", "a section: indented lines below it, `name: value`"),
+    (r"a valid string", "a text: put it in quotes"),
+    (r"a valid integer", "a whole number"),
+    (r"a valid boolean", "true or false"),
+    (r"a valid (\w)", r"a \1"),
+    (r"greater than or equal to", "at least"),
+    (r"less than or equal to", "at most"),
+)
+"""What pydantic says, and how an administrator would."""
+_HINTS = {
+    "mapping values are not allowed here": "is it indented as the lines around it, and has each its colon?",
+    "found character '\\t'": "indent with spaces, not with tabs",
+}
+"""What to do about what YAML's parser says."""
 
 
 def read(path: Path, model: type[M], error: type[Invalid]) -> M:
@@ -34,12 +52,11 @@ def read(path: Path, model: type[M], error: type[Invalid]) -> M:
 def raw(path: Path, error: type[Invalid]) -> bytes:
     """The bytes of `path`, for `parse`. Raises `error` when they can't be read, or are over 1 MB."""
     try:
-        with path.open("rb") as opened:
-            found = opened.read(_MAX_BYTES + 1)
+        found = plain.read(path, MOST_BYTES + 1)
     except OSError as cause:
         raise error(str(path), [Problem("", f"can't be read: {cause.strerror}")]) from cause
-    if len(found) > _MAX_BYTES:
-        raise error(str(path), [Problem("", f"is over {_MAX_BYTES} bytes; is it the right file?")])
+    if len(found) > MOST_BYTES:
+        raise error(str(path), [Problem("", f"is over {MOST_BYTES} bytes; is it the right file?")])
     return found
 
 
@@ -53,21 +70,20 @@ def parse(raw: bytes, name: str, model: type[M], error: type[Invalid]) -> M:
         raise error(name, [Problem("", f"isn't UTF-8 at byte {cause.start}")]) from cause
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark
-        what = f"isn't YAML: {cause.problem or cause.context}"
-        raise error(name, [Problem("", what, mark.line + 1 if mark else None)]) from cause
+        raise error(name, [Problem("", _broken(cause), mark.line + 1 if mark else None)]) from cause
     except yaml.YAMLError as cause:
         raise error(name, [Problem("", f"isn't YAML: {cause}")]) from cause
     if not isinstance(root, yaml.MappingNode):
         raise error(name, [Problem("", "must be a mapping of settings", 1)])
     lines: dict[Location, int] = {}
     problems: list[Problem] = []
-    plain = _plain(root, (), lines, problems)
+    values = _plain(root, (), lines, problems)
     if problems:
         raise error(name, problems)
     try:
-        return model.model_validate(plain)
+        return model.model_validate(values)
     except ValidationError as cause:
-        found = [_problem(detail, model, lines) for detail in cause.errors(include_input=False)]
+        found = [_problem(detail, model, lines) for detail in cause.errors()]
         raise error(name, found) from None
 
 
@@ -92,17 +108,17 @@ def _plain(node: yaml.Node, at: Location, lines: dict[Location, int], problems: 
             problems.append(Problem(dotted(at[:3]) + "…", f"is one of more than {_MAX_VALUES} values", line))
         return None
     if isinstance(node, yaml.MappingNode):
-        plain: dict[str, Any] = {}
+        pairs: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
             where = (*at, key)
-            if key in plain:
+            if key in pairs:
                 what = f"stands twice (first on line {lines[where]}); keep one"
                 problems.append(Problem(dotted(where), what, key_node.start_mark.line + 1))
                 continue
             lines[where] = key_node.start_mark.line + 1
-            plain[key] = _plain(value_node, where, lines, problems)
-        return plain
+            pairs[key] = _plain(value_node, where, lines, problems)
+        return pairs
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, (*at, index), lines, problems) for index, item in enumerate(node.value)]
     if not node.tag.startswith("tag:yaml.org,2002:"):
@@ -113,6 +129,13 @@ def _plain(node: yaml.Node, at: Location, lines: dict[Location, int], problems: 
     except (yaml.YAMLError, ValueError):
         problems.append(Problem(dotted(at), "isn't what its form or its YAML tag promises", line))
         return None
+
+
+def _broken(cause: yaml.MarkedYAMLError) -> str:
+    what = f"isn't YAML: {cause.problem or cause.context}"
+    if cause.problem and cause.context and (begun := cause.context_mark):
+        what += f", {cause.context} that begins on line {begun.line + 1}"
+    return "; ".join([what, *(hint for said, hint in _HINTS.items() if said in what)])
 
 
 def _problem(detail: ErrorDetails, model: type[BaseModel], lines: dict[Location, int]) -> Problem:
@@ -131,8 +154,14 @@ def _problem(detail: ErrorDetails, model: type[BaseModel], lines: dict[Location,
         return Problem(dotted(real), f"unknown setting{hint}", lines.get(real))
     if kind == "missing":
         return Problem(dotted((*real, last)), "is missing", lines.get(real))
+    if detail.get("input", last) is None:
+        return Problem(dotted(real), "has no value; give it one, or remove the line", lines.get(real))
     message = detail["msg"].removeprefix("Value error, ")
-    return Problem(dotted(real), message[:1].lower() + message[1:], lines.get(real))
+    message = message[:1].lower() + message[1:]
+    if kind != "value_error":
+        for theirs, ours in _WORDS:
+            message = re.sub(theirs, ours, message)
+    return Problem(dotted(real), message, lines.get(real))
 
 
 def _names_in(model: type[BaseModel], at: Location) -> set[str]:

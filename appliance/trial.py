@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from appliance.audit.archive import Actor, Archive
-from appliance.config import Config, LocalModel
+from appliance.config import Config, Idle, LocalModel
 from appliance.engines.engine import Engine, describe
 from appliance.engines.fleet import TRIAL, Fleet
 from appliance.engines.served import Tell
@@ -40,12 +40,22 @@ async def try_out(
         if (task := load_card(folder).task) != "chat":
             what = f"{card} is for {task}; only models for chat are evaluated"
             raise CardInvalid(str(folder / "card.yaml"), [Problem("task", what)])
-        model = LocalModel(card=card)
+        model = _settings(config, card)
         wanted = await asyncio.to_thread(spec, config, f"{TRIAL}{card}", model, device(config, Machine.here()))
         told = {"card": card, "weights": wanted.fingerprint}
         async with archive.act("eval.trial", by, **told), fleet.trial(wanted, tell) as served:
             assert served.engine is not None  # noqa: S101 - a card's always has one
             yield served.name, served.engine
+
+
+def _settings(config: Config, card: str) -> LocalModel:
+    """As the engine of the first name that has this card, or tries it, is set: with another context, cache or number of
+    GPUs the card could answer otherwise, or not start. By default where nobody has it."""
+    for model in config.settings.models.values():
+        if isinstance(model, LocalModel) and card in (model.card, model.rollout and model.rollout.card):
+            alone: dict[str, Any] = {"card": card, "adapters": {}, "rollout": None, "idle": Idle(), "swap": "auto"}
+            return model.model_copy(update=alone)
+    return LocalModel(card=card)
 
 
 class Held(Response):

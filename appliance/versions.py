@@ -10,17 +10,16 @@ import hashlib
 import json
 import os
 import re
-import stat
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
-from appliance import durable
+from appliance import durable, plain
 from appliance.egress.owner import as_owner
 from appliance.errors import NotFound
 
@@ -50,6 +49,9 @@ class Version:
     def kept(self) -> str:
         """SHA-256 of what is kept."""
         return self.rewritten or self.sha256
+
+
+_READ = TypeAdapter(Version)
 
 
 class Versions:
@@ -83,7 +85,7 @@ class Versions:
         """The bytes of its file. Raises `NotFound` where they are gone, or aren't what was kept."""
         file = self._file(version.number, "yaml")
         try:
-            text = _plain(file)
+            text = plain.read(file, _MOST_BYTES, linked=False)
         except OSError as cause:
             raise NotFound(f"the text of version {version.number} is gone: {file}: {cause.strerror}") from cause
         if hashlib.sha256(text).hexdigest() != version.kept:
@@ -121,7 +123,7 @@ class Versions:
             every = self.all()
             for version in every:
                 file = self._file(version.number, "yaml")
-                text = _without(_plain(file), name) if file.is_file() else None
+                text = _without(plain.read(file, _MOST_BYTES, linked=False), name) if file.is_file() else None
                 if text is not None:
                     found += 1
                     _overwrite(file, text)
@@ -140,20 +142,10 @@ class Versions:
 
     def _read(self, file: Path) -> Version | None:
         try:
-            told: dict[str, Any] = json.loads(_plain(file))
-            version = Version(**told | {"changes": tuple(told["changes"])})
-        except (OSError, ValueError, TypeError, KeyError):
+            version = _READ.validate_json(plain.read(file, _MOST_BYTES, linked=False))
+        except (OSError, ValueError):
             return None
-        return version if version.number == int(file.stem) and isinstance(version.sha256, str) else None
-
-
-def _plain(file: Path) -> bytes:
-    """The content of a file, and of nothing that a link leads to: what comes back may be put in place by root."""
-    opened = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(opened, "rb") as content:
-        if not stat.S_ISREG(os.fstat(opened).st_mode):
-            raise OSError(0, "it is no plain file", str(file))
-        return content.read(_MOST_BYTES)
+        return version if version.number == int(file.stem) else None
 
 
 def _without(text: bytes, name: str) -> bytes | None:

@@ -28,6 +28,10 @@ class Stillness:
         self._since = 0.0
         self._told: Look | None = None
 
+    def told(self, seen: Look | None) -> None:
+        """The file was read as it is now for another reason: it isn't time for that again."""
+        self._told = seen
+
     def comes(self, seen: Look | None, now: float) -> bool:
         """Whether it is time to read the file, which looks like `seen` at `now` (seconds that pass evenly).
 

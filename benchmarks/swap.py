@@ -51,6 +51,7 @@ _NAME = "chat"
 _LONG = 8_000
 _ASKERS, _ANSWER = 4, 4
 _SETTLED = 1.0
+_RULE = "|---|---|---|---|---|---|---|"
 
 
 class Failed(Exception):
@@ -65,6 +66,25 @@ class Steps:
     started: float
     answered: float
     moved: float
+    checks: dict[str, float]
+    """When each check of the gate began."""
+
+    @property
+    def phases(self) -> dict[str, tuple[float, float]]:
+        """From when to when each of its parts took, in order."""
+        begins = {"weights looked at": self.began, "starts": self.started, **self.checks, "moved": self.moved}
+        ends = [*list(begins.values())[1:], self.moved + _SETTLED]
+        return {phase: (begin, end) for (phase, begin), end in zip(begins.items(), ends, strict=True)}
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What the streams' gaps were in one part of a swap, in milliseconds."""
+
+    name: str
+    seconds: float
+    p99: float
+    longest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +97,7 @@ class Beside:
     quiet: list[float]
     during: list[float]
     seconds: float
+    phases: list[Phase]
 
     @property
     def interval(self) -> float:
@@ -101,12 +122,15 @@ class Beside:
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """A pause: the longest wait for a first token, and what the new engine's start took of it, in seconds."""
+    """A pause: the longest wait for a first token, and what the old engine's end, the new one's start and its gate took
+    of it, in seconds."""
 
     old: str
     new: str
     pause: float
+    end: float
     start: float
+    gate: float
     requests: int
 
     @property
@@ -141,6 +165,7 @@ class Ground:
         """Have `card` take over. Raises `Failed` when it is refused."""
         config = self.write(card, how)
         times = {"began": time.monotonic()}
+        checks: dict[str, float] = {}
         for line in control.ask(config.state, "POST", "/apply"):
             now, told = time.monotonic(), str(line.get("progress", ""))
             if "error" in line:
@@ -149,11 +174,13 @@ class Ground:
                 times["started"] = now
             elif told.endswith("the new engine has answered"):
                 times["answered"] = now
+            elif ": gate: " in told:
+                checks[told.partition(": ")[2]] = now
             elif "changes" in line:
                 times["moved"] = now
             if told:
                 say(f"    {now - times['began']:5.1f} s  {told}")
-        return Steps(**times)
+        return Steps(**times, checks=checks)
 
     def alone(self) -> None:
         """Return once what was replaced has ended."""
@@ -173,8 +200,12 @@ def beside(ground: Ground, old: str, new: str, streams: int, seconds: float) -> 
     _all_well(answers, streams)
     over = steps.moved + _SETTLED
     quiet = [*_gaps(answers, steps.began - seconds, steps.began), *_gaps(answers, over, ended)]
+    phases = []
+    for name, (begin, end) in steps.phases.items():
+        if gaps := _gaps(answers, begin, end):
+            phases.append(Phase(name, end - begin, percentile(gaps, 0.99), max(gaps)))
     ground.alone()
-    return Beside(streams, old, new, quiet, _gaps(answers, steps.began, over), over - steps.began)
+    return Beside(streams, old, new, quiet, _gaps(answers, steps.began, over), over - steps.began, phases)
 
 
 def replaced(ground: Ground, old: str, new: str, seconds: float) -> Replaced:
@@ -187,7 +218,8 @@ def replaced(ground: Ground, old: str, new: str, seconds: float) -> Replaced:
         answers = going.end()
     _all_well(answers, len([answer for answer in answers if not answer.whole]))
     waits = [answer.pieces[0] - answer.sent for answer in answers if answer.pieces]
-    return Replaced(old, new, max(waits), steps.answered - steps.started, len(answers))
+    start, gate = steps.answered - steps.started, steps.moved - steps.answered
+    return Replaced(old, new, max(waits), steps.started - steps.began, start, gate, len(answers))
 
 
 def _gaps(answers: Sequence[Answer], begin: float, end: float) -> list[float]:
@@ -250,9 +282,16 @@ def table(found: Sequence[Beside], pauses: Sequence[Replaced]) -> str:
         f"| {max(each.quiet):.0f} ms | {max(each.during):.0f} ms | {each.longest:+.1f} | {each.slower:.2f} times |"
         for each in found
     ]
-    lines += ["", "| replaced | by | start | longest wait | over the start |", "|---|---|---|---|---|"]
+    lines += ["", "| streams | from, to | part of the swap | took | p99 | longest |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {pause.old} | {pause.new} | {pause.start:.1f} s | {pause.pause:.1f} s | {pause.over - 1:+.0%} |"
+        f"| {each.streams} | {each.old}, {each.new} | {phase.name} | {phase.seconds:.1f} s | {phase.p99:.0f} ms "
+        f"| {phase.longest:.0f} ms |"
+        for each in found for phase in each.phases
+    ]  # fmt: skip
+    lines += ["", "| replaced | by | until it has ended | start | gate | longest wait | over the start |", _RULE]
+    lines += [
+        f"| {pause.old} | {pause.new} | {pause.end:.1f} s | {pause.start:.1f} s | {pause.gate:.1f} s "
+        f"| {pause.pause:.1f} s | {pause.over - 1:+.0%} |"
         for pause in pauses
     ]
     return "\n".join(lines)
@@ -304,7 +343,8 @@ def measure(config: Config | None, cards: Sequence[str], counts: Sequence[int], 
         {
             "streams": each.streams, "old": each.old, "new": each.new, "seconds": each.seconds,
             "interval_ms": each.interval, "added_intervals_longest": each.longest, "added_intervals_p99": each.p99,
-            "slower_times": each.slower, "quiet_ms": each.quiet, "during_ms": each.during,
+            "slower_times": each.slower, "phases": list(map(asdict, each.phases)),
+            "quiet_ms": each.quiet, "during_ms": each.during,
         }
         for each in found
     ]  # fmt: skip

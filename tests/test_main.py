@@ -234,6 +234,11 @@ def test_models_are_listed(right: House, capsys: pytest.CaptureFixture[str]) -> 
         ("small", False, []),
         ("tiny", True, ["chat"]),
     ]
+    (right.folder / "models" / "small" / "card.yaml").write_text("title: [")
+    assert main(["models", "list", "--config", str(right.config)]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("tiny ")
+    assert "small/card.yaml" in said.err
 
 
 def test_a_model_that_can_not_be_prepared_is_1_or_2(right: House, capsys: pytest.CaptureFixture[str]) -> None:

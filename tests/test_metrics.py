@@ -82,6 +82,14 @@ def test_of_many_versions_the_last_few_are_shown_and_of_another_model_all_stay()
     assert len(metrics._labelled) == 9
 
 
+def test_the_version_that_serves_all_the_while_stays_however_many_are_tried_beside_it() -> None:
+    metrics = Metrics()
+    for number in range(20):
+        ended(metrics, "serves@1")
+        ended(metrics, f"v{number:02}")
+    assert 'outcome="answered",version="serves@1"} 20.0' in metrics.render().decode()
+
+
 def test_the_mean_gap_is_of_two_tokens_at_least() -> None:
     metrics = Metrics()
     assert ended(metrics, "one@1", tokens=0).gap is None

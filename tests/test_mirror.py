@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,6 +116,35 @@ async def test_it_is_sent_after_the_answer_with_the_lowest_priority_and_compared
     assert json.loads(copy.payload)["priority"] == 20
     assert bench.counted("answered") == 1
     assert bench.held == []
+
+
+async def test_what_says_nothing_is_not_compared(bench: Bench) -> None:
+    """Vectors and scores hold no words, and no two of them would differ."""
+    bench.shadow.task = bench.stable.task = Task.EMBEDDING
+    embeddings = Operation("embeddings", "/v1/embeddings", Task.EMBEDDING, "input")
+    asked = dataclasses.replace(request(), operation=embeddings)
+    copy = bench.mirror.take(asked, bench.stable)
+    assert copy is not None
+    copy.answer = mirror.Kept()
+    assert copy.send(bench.ended())
+    await bench.done()
+    assert bench.heard == [("answered", None)]
+
+
+async def test_answers_are_compared_beside_the_loop_in_which_streams_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at: list[int] = []
+
+    def compared(*_: str) -> float:
+        at.append(threading.get_ident())
+        return 0.5
+
+    monkeypatch.setattr(mirror, "agreement", compared)
+    assert await bench.ask()
+    await bench.done()
+    assert bench.heard == [("answered", 0.5)]
+    assert at != [threading.get_ident()]
 
 
 async def test_what_was_not_answered_has_nothing_to_be_compared_with(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def test_what_a_crash_left_half_done_is_no_version(versions: Versions, tmp_path:
     assert [version.number for version in versions.all()] == [1]
     second = versions.keep(SECOND, "host:ops", [])
     assert (second.number, versions.text(second)) == (2, SECOND)
+
+
+@pytest.mark.parametrize("field", ["at", "by", "changes", "sha256"])
+def test_what_is_told_of_a_version_is_of_its_kind_or_it_is_none(versions: Versions, tmp_path: Path, field: str) -> None:
+    versions.keep(FIRST, "start", ["a"])
+    file = tmp_path / "configs" / "000001.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {field: [7]}))
+    assert versions.all() == []
 
 
 def test_an_unknown_version_names_those_that_there_are(versions: Versions) -> None:

@@ -24,6 +24,16 @@ def test_it_is_time_once_a_second_after_each_change(tmp_path: Path) -> None:
     assert moments(file, stillness, 20, 10) == [21.0]
 
 
+def test_what_was_read_for_another_reason_is_not_read_again_before_it_changes(tmp_path: Path) -> None:
+    file, stillness = tmp_path / "a.yaml", Stillness()
+    file.write_text("one")
+    assert moments(file, stillness, 0, 0.5) == []
+    stillness.told(look(file))
+    assert moments(file, stillness, 0.5, 10) == []
+    os.utime(file, ns=(0, 0))
+    assert moments(file, stillness, 20, 10) == [21.0]
+
+
 def test_it_is_not_time_while_an_editor_writes_on(tmp_path: Path) -> None:
     file, stillness = tmp_path / "a.yaml", Stillness()
     for step in range(40):

@@ -13,6 +13,7 @@ from appliance.acceptance import golden
 from appliance.acceptance.asking import Asked
 from appliance.acceptance.records import Record, Records
 from appliance.acceptance.result import Result
+from appliance.acceptance.sense import same
 from appliance.acceptance.trial import Trial
 from appliance.config import Config
 from appliance.engines.command import Spec
@@ -86,13 +87,19 @@ class Acceptance:
         await trial.smoke(asked)
         nats, engine = await trial.sense(asked)
         bar = await trial.bar()
+        before = await asyncio.to_thread(self._records.find, old.spec) if old is not None else None
         # an engine that doesn't say which it is may be another than then
-        if old is None and engine and record is not None and (record.engine, record.bar) == (engine, bar):
-            return  # these very weights on this very engine have passed: a start needn't wait for the rest again
+        if engine and record is not None and (record.engine, record.bar) == (engine, bar) and same(nats, record.nats):
+            # These very weights on this very engine have passed, and compute what they did then: where people wait, as
+            # at a start or when the old one had to make room, they needn't wait for the rest again.
+            if old is None:
+                return
+            if old.state is not State.READY and before is not None and trial.no_worse(record, before):
+                return
         kept = record if record is not None and record.asked == trial.asked else None
         answers, vectors = await trial.answers(asked, kept, self._records.file(spec))
-        before = await asyncio.to_thread(self._records.find, old.spec) if old is not None else None
-        golden = await trial.golden(asked, before)
+        lost = self._records.file(old.spec) if old is not None and before is None else None
+        golden = await trial.golden(asked, before, lost)
         speed = await trial.speed(asked, old, before)
         passed = Record(
             card=spec.settings.card,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +56,7 @@ class Records:
 
     def __init__(self, state: Path) -> None:
         self._folder = state / "acceptance"
+        self._log = logging.getLogger("appliance.acceptance")
 
     def file(self, spec: Spec) -> Path:
         """Where the record of `spec` is, or will be: removed, it is as if those weights had never passed."""
@@ -64,10 +66,15 @@ class Records:
         return self._folder / f"{spec.fingerprint[:16]}-{digest[:8]}.json"
 
     def find(self, spec: Spec) -> Record | None:
-        """What is known of `spec`; None where it never passed, or an older appliance kept it otherwise."""
+        """What is known of `spec`; None where it never passed, or what was kept can't be read, which the log says."""
+        file = self.file(spec)
         try:
-            return _RECORD.validate_json(self.file(spec).read_bytes())
-        except (OSError, ValidationError):
+            return _RECORD.validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as cause:
+            what = "it counts as missing: restore it from a backup, or apply the card again"
+            self._log.warning("%s can't be read (%s); %s", file, type(cause).__name__, what)
             return None
 
     def keep(self, spec: Spec, record: Record) -> None:

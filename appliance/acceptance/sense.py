@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from appliance.acceptance.asking import Answer, Likelihood
 
 _SHORTEST = 8
 _ONE_TOKEN = 0.75
+_SAME_NATS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,16 @@ def likeliest(found: Likelihood, of: Kept) -> float:
     """The share of an answer's tokens that an engine finds likeliest where they stand, 0 to 1.
 
     `found` is for prompt and answer together. It is 1 for what the engine would answer itself, and stays near it
-    when sums come out a little differently: only near-ties change places.
+    when sums come out a little differently: only near-ties change places. Of an answer of no tokens it is 0.
     """
-    ranks = found.ranks[-len(of.tokens) :]
-    return sum(rank == 1 for rank in ranks) / len(ranks)
+    if not of.tokens:
+        return 0.0
+    return sum(rank == 1 for rank in found.ranks[-len(of.tokens) :]) / len(of.tokens)
+
+
+def same(nats: Mapping[str, float], before: Mapping[str, float]) -> bool:
+    """Whether it finds the same texts as likely as it did, but for what rounding makes of it."""
+    return nats.keys() == before.keys() and all(abs(nats[each] - before[each]) < _SAME_NATS for each in nats)
 
 
 def sound(vector: Sequence[float]) -> bool:
@@ -62,5 +69,6 @@ def sound(vector: Sequence[float]) -> bool:
 
 
 def cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    """Of the angle between two sound vectors of one length: 1 for the same direction."""
-    return sum(a * b for a, b in zip(one, other, strict=True)) / (math.hypot(*one) * math.hypot(*other))
+    """Of the angle between two vectors of one length: 1 for the same direction, 0 where one has none."""
+    lengths = math.hypot(*one) * math.hypot(*other)
+    return sum(a * b for a, b in zip(one, other, strict=True)) / lengths if lengths else 0.0

@@ -111,8 +111,8 @@ class Trial:
         most = self._gate.nats_per_token
         if not nats <= most:  # a NaN isn't, either
             raise NotAccepted(
-                f"it finds {what} as unlikely as {nats:.1f} nats a token; gate.nats_per_token of its card allows "
-                f"{most:g}. {cause} config.json says: bring them anew"
+                f"it finds {what} as unlikely as {nats:.1f} nats a token, where about 10 is noise; gate.nats_per_token "
+                f"of its card allows {most:g}. {cause} config.json says: bring them anew"
             )
 
     async def _vectors_make_sense(self, asked: Asked) -> None:
@@ -175,8 +175,8 @@ class Trial:
                 f"setting. If that is meant to be, remove {file} and apply again"
             )
 
-    async def golden(self, asked: Asked, before: Record | None) -> dict[str, Marks]:
-        """The golden sets marked `gate: true`."""
+    async def golden(self, asked: Asked, before: Record | None, lost: Path | None = None) -> dict[str, Marks]:
+        """The golden sets marked `gate: true`, held against `before`, which is missing or can't be read at `lost`."""
         self._begin("golden set")
         chosen, least = await self._golden_sets(), self._gate.golden_percent
         if not chosen and least is not None:
@@ -186,6 +186,11 @@ class Trial:
             )
         if not chosen or self._task is not Task.CHAT:
             return {}
+        if lost is not None and await asyncio.to_thread(lost.exists):
+            raise NotAccepted(
+                f"{lost} can't be read, which holds what the model before it passed, so the two can't be compared: "
+                "restore it from a backup, or remove it, and apply again"
+            )
         marks, failed = await golden.run(asked, chosen)
         came = golden.total(marks)
         self.result.figures["golden_percent"] = came.percent
@@ -229,6 +234,16 @@ class Trial:
                 f"{self._gate.slower_times:g}. Raise that if the model is worth it"
             )
         return best
+
+    def no_worse(self, known: Record, before: Record) -> bool:
+        """Whether it passes beside the old one by what is on record of both."""
+        slower = speed.times_slower(known.speed, before.speed)
+        fewer = golden.fewer(known.golden, before.golden) or 0.0
+        if slower > self._gate.slower_times or fewer > self._gate.golden_less:
+            return False
+        self.result.figures["times_slower"] = slower
+        self._tell(f"these weights passed on {known.last_passed}, and compute what they did then")
+        return True
 
     async def _old(self, old: Engine | None, before: Record | None) -> Speed | None:
         if old is None or Task(old.spec.card.task) is not self._task:

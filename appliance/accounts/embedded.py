@@ -35,8 +35,9 @@ _PAUSE = 0.002
 """Seconds between two groups, in which the next one grows."""
 _LINGER = 0.01
 """Seconds that settlements wait for a reservation to go with: then a request costs one group, not two."""
-_PATIENCE = 2.0
-"""Seconds after which a group that isn't written is held for failed, whatever the store does meanwhile."""
+_PATIENCE = 10.0
+"""Seconds after which a group that isn't written is held for failed, whatever the store does meanwhile. Reading the
+weights of a new model may hold up a disk for some of them, and a request should wait then rather than fail."""
 _COPY = 0.2
 """Seconds between two writes of the balances. In this store they are a copy, for whoever asks what is left: the books
 themselves are read from what was used, which is written with every group."""

@@ -28,7 +28,7 @@ _MOST = 512
 """Wants in a group; the others are the next one's."""
 _BEAT = 10.0
 """Seconds between signs of life; an appliance without them for a minute is held for dead by the others."""
-_PATIENCE = 5.0
+_PATIENCE = 10.0
 """Seconds that a want waits for the store."""
 _AGAIN = 0.5
 """Seconds until a store that failed is tried again."""

@@ -21,7 +21,7 @@ _PAUSE = 0.002
 """Seconds between two groups, in which the next one grows."""
 _LINGER = 0.01
 """Seconds that notes wait for a record that somebody waits for: then a request costs one group, not two."""
-_PATIENCE = 5.0
+_PATIENCE = 10.0
 """Seconds after which a group that isn't on disk is held for failed, whatever the disk does meanwhile."""
 _AGAIN = (0.1, 0.2, 0.5, 1.0)
 """Seconds between attempts to write what failed; the last is repeated."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PATIENCE = 15.0
 _REFUSED = 2
 _HOW = {
-    "settings": "its engine goes on, with other settings",
+    "settings": "its engine goes on",
     "beside": "the new one starts beside the old one, which answers until then; no request waits",
     "replace": "the old one ends before the new one starts; requests wait meanwhile",
     "sleep": "the old one sleeps while the new one starts; requests wait meanwhile",
@@ -39,13 +39,13 @@ def apply(options: argparse.Namespace) -> int:
     loaded = config.load(options.config)
     _require_same(loaded.state, loaded.file)
     if options.dry_run:
-        return _dry_run(options, loaded.state, loaded.file)
-    return _apply(options, loaded.state, loaded.file)
+        return _dry_run(options, loaded.state)
+    return _apply(options, loaded.state)
 
 
 def rollback(options: argparse.Namespace) -> int:
     """Put a config that was in effect before into its file again, and apply it."""
-    from appliance import config, durable, state
+    from appliance import config, durable, plain, state, strict_yaml
     from appliance.versions import Versions
 
     file, folder = config.place(options.config), config.state_of(options.config)
@@ -54,13 +54,13 @@ def rollback(options: argparse.Namespace) -> int:
     if runs := state.is_served(folder):
         _require_same(folder, file)
     if options.dry_run:
-        return _dry_run(options, folder, file, wanted.number)
+        return _dry_run(options, folder, wanted.number)
     text = versions.text(wanted)
     target = config.of(file, text)
     if runs:
         _require_same_walls(target)
     try:
-        edited = file.read_bytes()
+        edited = strict_yaml.raw(file, ConfigInvalid)
         saved = _save(file, edited, {version.kept for version in versions.all()})
         durable.change(file, text)
     except OSError as cause:
@@ -74,13 +74,18 @@ def rollback(options: argparse.Namespace) -> int:
             write("no appliance runs; it is in effect when one is started")
         return OK
     try:
-        return _apply(options, folder, file)
+        return _apply(options, folder)
     except NotRunning:  # it may be in effect, and the next start will see to it
         raise
-    except ApplianceError:
-        durable.change(file, edited)
-        if saved is not None:
-            saved.unlink()
+    except ApplianceError as refusal:
+        try:
+            if plain.read(file, len(text) + 1) == text:  # else somebody has edited it since
+                durable.change(file, edited)
+                if saved is not None:
+                    saved.unlink()
+        except OSError as cause:
+            what = f"{refusal}. But {file} can't be put back, and is still as version {wanted.number} was"
+            raise ApplianceError(f"{what}: {cause.strerror}") from cause
         raise
 
 
@@ -147,7 +152,7 @@ def _require_same_walls(target: Config) -> None:
         raise ConfigInvalid(f"nothing was changed; {target.file}", problems)
 
 
-def _dry_run(options: argparse.Namespace, state: Path, file: Path, version: int | None = None) -> int:
+def _dry_run(options: argparse.Namespace, state: Path, version: int | None = None) -> int:
     from appliance import control
     from appliance.console import Progress
 
@@ -156,7 +161,7 @@ def _dry_run(options: argparse.Namespace, state: Path, file: Path, version: int 
         if "progress" in line:
             show.say(line["progress"])
         elif "error" in line:
-            raise _refusal(file, line)
+            raise _refusal(line)
         else:
             show.clear()
             proposal = line["proposal"]
@@ -165,7 +170,7 @@ def _dry_run(options: argparse.Namespace, state: Path, file: Path, version: int 
     raise ApplianceError("the appliance ended before it had made a plan")
 
 
-def _apply(options: argparse.Namespace, state: Path, file: Path) -> int:
+def _apply(options: argparse.Namespace, state: Path) -> int:
     from appliance import control
     from appliance.console import Progress
 
@@ -179,7 +184,7 @@ def _apply(options: argparse.Namespace, state: Path, file: Path) -> int:
             if not options.json:
                 write("\n".join(lines(plan)))
         elif "error" in line:
-            raise _refusal(file, line)
+            raise _refusal(line)
         else:
             show.done("applied")
             (status,) = control.ask(state, "GET", "/status", patience=_PATIENCE)
@@ -193,9 +198,9 @@ def _apply(options: argparse.Namespace, state: Path, file: Path) -> int:
     raise NotRunning("the appliance ended before it had applied the config; the next start serves what the file says")
 
 
-def _refusal(file: Path, line: dict[str, Any]) -> ApplianceError:
+def _refusal(line: dict[str, Any]) -> ApplianceError:
     if problems := line.get("problems"):
-        return ConfigInvalid(f"nothing was changed; {file}", [Problem(**problem) for problem in problems])
+        return ConfigInvalid(f"nothing was changed; {line['file']}", [Problem(**problem) for problem in problems])
     return ApplianceError(f"nothing was changed: {line['error']}")
 
 
@@ -203,14 +208,14 @@ def _save(file: Path, edited: bytes, kept: Set[str]) -> Path | None:
     """Keep a text that is about to be replaced beside its file, unless it is among those `kept`; where."""
     import hashlib
 
-    from appliance import durable
+    from appliance import durable, plain
 
     if hashlib.sha256(edited).hexdigest() in kept:
         return None
     there = file.resolve()
     names = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
     free = (there.with_name(f"{there.name}.before-rollback{each}") for each in names)
-    beside = next(each for each in free if not each.exists() or each.read_bytes() == edited)
+    beside = next(each for each in free if not each.exists() or plain.read(each, len(edited) + 1) == edited)
     durable.beside(there, beside, edited)
     return beside
 
@@ -220,7 +225,7 @@ def lines(proposal: dict[str, Any]) -> list[str]:
     from appliance.console import alarm, bold
 
     changing = [step for step in proposal["models"] if step["action"] != "keep"]
-    shown = [bold("What would change")]
+    shown = [] if proposal["refused"] else [bold("What would change")]
     for step in changing:
         versions = " → ".join(dict.fromkeys(each for each in (step["old"], step["new"]) if each))
         shown.append(f"  {step['name']:<16} {versions}")

@@ -48,6 +48,8 @@ def _run(options: argparse.Namespace, config: Config) -> int:
 
     names = [*([options.card] if options.card else options.models), *([options.against] if options.against else [])]
     show = Progress()
+    for name in names:  # before the first is asked, which may take an hour
+        _require_there(config, name, card=options.card is not None)
     results = [_evaluated(config, options, name, show) for name in names]
     if options.json:
         write(json.dumps({"results": [each.model_dump(mode="json", exclude_none=True) for each in results]}))
@@ -114,6 +116,15 @@ def _status(config: Config) -> dict[str, Any]:
     return status
 
 
+def _require_there(config: Config, name: str, *, card: bool) -> None:
+    from appliance.weights.card import named
+
+    if card:
+        named(config.models_folder, name)
+    elif name not in (models := _status(config)["models"]):
+        raise BadRequest(f"{name} isn't served; there are: {', '.join(models)}. A card that isn't: --card {name}")
+
+
 @contextlib.contextmanager
 def _served(config: Config, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """A model that is served, which has to be able to answer."""
@@ -124,8 +135,6 @@ def _served(config: Config, name: str) -> Iterator[tuple[str, Mapping[str, Any]]
             f"{name} has a rollout under way, so that either of two cards could answer. Evaluate them one by one, "
             "with --card, or after its end"
         )
-    if name not in models:
-        raise BadRequest(f"{name} isn't served; there are: {', '.join(models)}. A card that isn't: --card {name}")
     if models[name]["state"] not in ("ready", "idle", "asleep", "endpoint"):
         raise EvaluationFailed(f"{name} can't answer yet: it is {models[name]['state']}; `appliance status` has more")
     yield name, models[name]
@@ -135,9 +144,7 @@ def _served(config: Config, name: str) -> Iterator[tuple[str, Mapping[str, Any]]
 def _standing(config: Config, card: str, show: Progress) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """A card that nobody is served by, on trial until the end of the block."""
     from appliance import control
-    from appliance.weights.card import named
 
-    named(config.models_folder, card)
     lines = control.ask(config.state, "POST", "/trial", {"card": card})
     try:
         for line in lines:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from appliance.commands import OK, write
+from appliance.commands import FAILED, OK, write
 
 if TYPE_CHECKING:
     from appliance.config import Config
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def list_(options: argparse.Namespace) -> int:
     """List the cards."""
     from appliance import config
+    from appliance.errors import Invalid
     from appliance.weights.card import load_card
 
     loaded = config.load(options.config)
@@ -27,8 +29,13 @@ def list_(options: argparse.Namespace) -> int:
         if model.kind == "card":
             served.setdefault(model.card, []).append(name)
     rows: list[dict[str, Any]] = []
+    broken: list[str] = []
     for file in sorted(loaded.models_folder.glob("*/card.yaml")):
-        card = load_card(file.parent)
+        try:
+            card = load_card(file.parent)
+        except Invalid as problem:
+            broken.append(str(problem))
+            continue
         rows.append(
             {
                 "name": file.parent.name,
@@ -43,9 +50,11 @@ def list_(options: argparse.Namespace) -> int:
                 "served_as": served.get(file.parent.name, []),
             }
         )
+    for why in broken:
+        sys.stderr.write(f"{why}\n")
     if options.json:
         write(json.dumps(rows, indent=1))
-        return OK
+        return FAILED if broken else OK
     for row in rows:
         state = "prepared" if row["prepared"] else "to prepare"
         names = f"served as {', '.join(row['served_as'])}" if row["served_as"] else ""
@@ -54,7 +63,7 @@ def list_(options: argparse.Namespace) -> int:
             f"{row['name']:<22} {row['task']:<10} {row['quantization']:<18} {row['context_length']:>7} tokens  "
             f"{'+'.join(row['devices']):<9} {state:<11} {names}"
         )
-    return OK
+    return FAILED if broken else OK
 
 
 def prepare(options: argparse.Namespace) -> int:

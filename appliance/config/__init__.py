@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
-from appliance import strict_yaml
+from appliance import plain, strict_yaml
 from appliance.config.accounts import (
     Accounts,
     Allowance,
@@ -46,7 +46,7 @@ from appliance.config.models import (
 from appliance.config.privacy import Detectors, Gate, Privacy, Rule
 from appliance.config.queue import Queue
 from appliance.config.section import FilePath, Secret, SecretReference, Section, may_be_private
-from appliance.errors import ConfigInvalid
+from appliance.errors import ConfigInvalid, Problem
 
 __all__ = [
     "Accounts", "Allowance", "Audit", "Batching", "Bounds", "CloudModel", "Config", "Detectors", "Egress", "Engines",
@@ -187,6 +187,10 @@ class Config:
         """`path` made absolute: relative paths in a config start at the config file's folder."""
         return (self.file.parent / path).resolve()
 
+    def wrong(self, what: str, *at: str) -> ConfigInvalid:
+        """That the setting `at`, or what it makes of the file, is wrong: with its line, where it is set."""
+        return ConfigInvalid(str(self.file), [Problem(".".join(at), what, strict_yaml.line_of(self.text, at))])
+
     @property
     def state(self) -> Path:
         """The private state folder, absolute."""
@@ -230,7 +234,7 @@ def state_of(file: Path) -> Path:
     """The state folder of a config of which anything else may be wrong, by the line that names it."""
     file = place(file)
     try:
-        found = re.search(rb"^state:[ \t]*([^\r\n]*)", file.read_bytes(), re.MULTILINE)
+        found = re.search(rb"^state:[ \t]*([^\r\n]*)", plain.read(file, strict_yaml.MOST_BYTES), re.MULTILINE)
         named = yaml.safe_load(found[1]) if found else None
     except (OSError, ValueError, yaml.YAMLError):
         named = None

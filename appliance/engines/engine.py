@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import re
@@ -21,8 +20,9 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
-from appliance.engines import load, progress
+from appliance.engines import health, progress
 from appliance.engines.command import SLEEP_MODE, Launch, Spec
+from appliance.engines.health import Stall
 from appliance.engines.load import Load
 from appliance.engines.process import EngineProcess
 from appliance.engines.upstream import Upstream
@@ -30,7 +30,6 @@ from appliance.errors import ApplianceError, EngineFailed, Loading, UpstreamFail
 
 _PROBE_EVERY = 0.25
 _PROBE_PATIENCE = 120.0
-_READ_EVERY = 0.25
 _STEADY = 60.0  # times the first wait: whoever ran so long is not in a loop of crashes
 _LONGEST_BACKOFF = 60.0
 _MOST_DOUBLINGS = 60  # far over the longest backoff, far below a float's end
@@ -388,24 +387,9 @@ class Engine:
             if launch.socket.exists():
                 with contextlib.suppress(UpstreamFailed, TimeoutError):
                     async with asyncio.timeout(_PROBE_PATIENCE):
-                        if await self._probe(upstream):
+                        if await health.generates(upstream, self.spec):
                             return
             await asyncio.sleep(_PROBE_EVERY)
-
-    async def _probe(self, upstream: Upstream) -> bool:
-        """Whether the model generates one token (or one embedding, or one score)."""
-        if self.spec.card.task == "embedding":
-            path, body = "/v1/embeddings", '"input": "ready?"'
-        elif self.spec.card.task == "rerank":
-            path, body = "/v1/score", '"text_1": "ready?", "text_2": "ready?"'
-        else:
-            path, body = "/v1/completions", '"prompt": "ready?", "max_tokens": 1'
-        response = await upstream.post(path, f'{{"model": {json.dumps(self.spec.name)}, {body}}}'.encode())
-        try:
-            await response.whole()
-        finally:
-            response.close()
-        return response.status == 200
 
     async def _watch(self) -> None:
         """Stay until told otherwise, then drain, and sleep if told to.
@@ -415,9 +399,10 @@ class Engine:
         if self.upstream is None or self.process is None:
             return
         control = Upstream(Path(self.upstream.socket))
+        stall = Stall(control, self.spec, lambda: self._leases > 0, self._take, self._clock)
         try:
             while True:
-                stalled = asyncio.create_task(self._until_stalled(control))
+                stalled = asyncio.create_task(stall.comes())
                 if await self._first(stalled, None) is stalled:
                     raise EngineFailed(
                         f"no token moved for {self.spec.settings.stall_seconds:g} s though there was work (stalled)"
@@ -434,29 +419,19 @@ class Engine:
 
     async def _sleep(self, control: Upstream) -> None:
         """Give the GPU's memory back until told otherwise. Raises `EngineFailed`."""
-        await self._tell_process(control, "/sleep?level=1")
+        await health.order(control, "/sleep?level=1", self.spec.settings.startup_seconds)
         self._become(State.ASLEEP)
         await self._first(None, None, Asked.SLEEP)
         if self._asked is Asked.RUN:
             self._become(State.STARTING)
             self._busy_with("waking")
-            await self._tell_process(control, "/wake_up")
-            if not await self._probe(control):
+            await health.order(control, "/wake_up", self.spec.settings.startup_seconds)
+            if not await health.generates(control, self.spec):
                 raise EngineFailed("the engine woke, and doesn't answer")
 
-    async def _tell_process(self, control: Upstream, path: str) -> None:
-        patience = self.spec.settings.startup_seconds
-        try:
-            async with asyncio.timeout(patience):
-                response = await control.post(path, b"")
-                try:
-                    await response.whole()
-                finally:
-                    response.close()
-        except TimeoutError:
-            raise EngineFailed(f"no answer to {path} within startup_seconds ({patience:g} s)") from None
-        if response.status != 200:
-            raise EngineFailed(f"the engine refused {path} (HTTP {response.status})")
+    def _take(self, load: Load) -> None:
+        self.load = load
+        self._tell()
 
     async def _until_unleased(self) -> None:
         """Wait until no request holds it, its process has died, its time is over, or it is to run on."""
@@ -476,49 +451,14 @@ class Engine:
             news.cancel()
         died.cancel()
 
-    async def _until_stalled(self, control: Upstream) -> None:
-        """Return when there was work but no token moved for `stall_seconds`.
-
-        Only the engine's own counters tell: it also answers, with the model stuck, what takes no model,
-        such as a count of tokens or a refusal, so bytes that callers get are no sign of life.
-        """
-        patience = self.spec.settings.stall_seconds
-        moved_at, idle_for = self._clock(), 0.0
-        while True:
-            idle_for += await self._until_worth_reading(patience / 6)
-            with contextlib.suppress(UpstreamFailed, TimeoutError, ValueError):
-                async with asyncio.timeout(patience / 6):
-                    before, self.load = self.load, await load.ask(control)
-                    self._tell()
-                    if self.load.moved != before.moved:
-                        moved_at, idle_for = self._clock(), 0.0
-                    elif self.load.idle and idle_for >= patience / 6:
-                        idle_for = 0.0
-                        if await self._probe(control):
-                            moved_at = self._clock()
-            if self._clock() - moved_at > patience:
-                return
-
-    async def _until_worth_reading(self, longest: float) -> float:
-        """Wait until a reading tells something new, at most `longest` seconds; return how long.
-
-        A reading takes the engine's server a few milliseconds, so an idle engine is read for its life only.
-        """
-        pause, waited = min(_READ_EVERY, longest), 0.0
-        while waited < longest:
-            await asyncio.sleep(pause)
-            waited += pause
-            if self._leases or not self.load.idle:
-                break
-        return waited
-
     async def _clear(self, launch: Launch | None) -> None:
         """Leave nothing behind: no connection, no process, no socket."""
         upstream, self.upstream = self.upstream, None
         process, self.process = self.process, None
         self.load = Load()
         if process is not None:
-            if self.state is State.FAILED:
+            # where people wait for its memory there is nothing left for it to do, and vLLM takes seconds to see that
+            if self.state is State.FAILED or self._asked is Asked.REST:
                 process.kill()
             else:
                 process.terminate()

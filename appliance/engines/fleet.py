@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from appliance.config import Config, LocalModel, RemoteModel
-from appliance.engines import planning
+from appliance.config import Config, RemoteModel
+from appliance.engines import planning, slots
 from appliance.engines.account import Account
 from appliance.engines.capacity import Need
 from appliance.engines.command import Spec
@@ -63,6 +63,8 @@ class Fleet:
         self._launches = Launches(config.state)
         self._idling = Idling(lambda: self._account, self.engines, lambda: self._retiring.engines)
         self._changing = asyncio.Lock()
+        self._starting: Collection[Engine] = ()
+        """Those of a change, which no name leads to yet."""
         self._stopping = False
 
     @property
@@ -104,13 +106,13 @@ class Fleet:
 
     async def start(self, specs: Mapping[str, Spec]) -> None:
         """Begin to serve all models of the config; returns before engines are ready."""
-        slots: dict[str, Served] = {}
-        for slot, what in _wanted(self._config, specs).items():
-            slots[slot] = await self._made(self._config, slot, what)
-            if (engine := slots[slot].engine) is not None and self._accept is not None:
+        made: dict[str, Served] = {}
+        for slot, what in slots.wanted(self._config, specs).items():
+            made[slot] = await self._made(self._config, slot, what)
+            if (engine := made[slot].engine) is not None and self._accept is not None:
                 engine.vet = partial(self._vet, self._accept)  # there is no swap that would look at it
-        self._arms = _arms(self._config, slots)
-        self._idling.start(served.engine for served in slots.values() if served.engine is not None)
+        self._arms = slots.arms(self._config, made)
+        self._idling.start(served.engine for served in made.values() if served.engine is not None)
 
     def plan(self, config: Config, specs: Mapping[str, Spec]) -> Plan:
         """What `change` would do; nothing is started. Raises `DoesNotFit`."""
@@ -121,7 +123,7 @@ class Fleet:
                 standing[slot] = Model(self._config.settings.models[slot])  # type: ignore[arg-type]  # an endpoint's
             elif slot not in self._trials:
                 standing[slot] = self._weighed(served.engine.spec, can_sleep=served.engine.can_sleep)
-        wanted = {slot: self._weighed(what) for slot, what in _wanted(config, specs).items()}
+        wanted = {slot: self._weighed(what) for slot, what in slots.wanted(config, specs).items()}
         if account is None:
             return planning.plan(standing, wanted)
         return planning.plan(standing, wanted, account.objection, self._passing(account))
@@ -151,31 +153,51 @@ class Fleet:
     async def _change(self, config: Config, specs: Mapping[str, Spec], tell: Tell) -> list[str]:
         plan = self.plan(config, specs)
         old = self._slots()
-        new: dict[str, Served] = {}
-        for slot, what in _wanted(config, specs).items():
-            new[slot] = old[plan.takes[slot]] if slot in plan.takes else await self._made(config, slot, what)
-        swap = Swap(old, new, plan.early, self._accept, tell, self._idling.make_room, self._held)
-        self._idling.forget(old[slot].engine for slot in plan.early)
+        new = {slot: old[source] for slot, source in plan.takes.items()}
         try:
-            await swap.prepare()
-            self._drop_dropped(plan, new)
-        except BaseException as failure:
-            for name in {planning.name_of(slot) for slot in swap.slots} & old.keys():
-                old[name].trouble = str(failure) or "the change was broken off"
-            await asyncio.shield(swap.undo(lambda: self._stopping))
-            self._idling.release(swap.started)
+            for slot, what in slots.wanted(config, specs).items():
+                if slot not in new:
+                    new[slot] = await self._made(config, slot, what)
+            swap = await self._prepared(plan, old, new, tell)
+        except BaseException:
+            for served in new.values():
+                if served.remote is not None and served not in old.values():
+                    served.remote.retire()
             raise
         # from here to the end of it nobody else runs: the one step
         before, self._config = self._arms, config
-        self._arms = _arms(config, new)
+        self._arms = slots.arms(config, new)
         self._account = self._account and self._account.under(config.settings.engines)
-        self._take_over(config, specs, new)
+        gates = self._take_over(config, specs, new)
         swap.finish()
         self._idling.release(swap.started)
         for slot, served in old.items():
             if served not in new.values() and slot not in self._trials:
                 self._retire(served)
-        return _changes(before, self._arms)
+        return slots.changes(before, self._arms) + gates
+
+    async def _prepared(self, plan: Plan, old: Mapping[str, Served], new: dict[str, Served], tell: Tell) -> Swap:
+        """The swap when all that is new has answered and is accepted. When it raises, all is as it was before."""
+        swap = Swap(old, new, plan.early, self._accept, tell, self._idling.make_room, self._held)
+        self._starting = swap.started
+        self._idling.forget(old[slot].engine for slot in plan.early)
+        try:
+            if self._stopping:
+                raise EngineFailed("the appliance was stopped")
+            await swap.prepare()
+            self._drop_dropped(plan, new)
+        except BaseException as failure:
+            for name in {planning.name_of(slot) for slot in swap.slots} & old.keys():
+                old[name].trouble = str(failure) or "the change was broken off"
+            await _to_its_end(self._undo(swap))
+            raise
+        finally:
+            self._starting = ()
+        return swap
+
+    async def _undo(self, swap: Swap) -> None:
+        await swap.undo(lambda: self._stopping)
+        self._idling.release(swap.started)
 
     async def promote(self, name: str) -> None:
         """The candidate answers for `name` alone, from one moment to the next; the stable one drains.
@@ -219,7 +241,7 @@ class Fleet:
         if arms.mirror is not None:
             self._arms[name] = replace(arms, mirror=replace(arms.mirror, percent=percent))
         else:
-            split = arms.split or Split(0, "user", _salt(name, arms.candidate))
+            split = arms.split or Split(0, "user", slots.salt(name, arms.candidate))
             self._arms[name] = replace(arms, split=replace(split, percent=percent))
 
     @asynccontextmanager
@@ -243,9 +265,12 @@ class Fleet:
             await Swap({}, {name: served}, {}, None, tell, self._idling.make_room, self._held).prepare()
             yield served
         finally:
-            del self._trials[name]
-            self._idling.release([engine])
-            await asyncio.shield(engine.drain(_TRIAL_DRAIN_SECONDS))
+            await _to_its_end(self._end_trial(name, engine))
+
+    async def _end_trial(self, name: str, engine: Engine) -> None:
+        await engine.drain(_TRIAL_DRAIN_SECONDS)
+        del self._trials[name]  # not before: until it has gone it has its memory
+        self._idling.release([engine])
 
     @property
     def account(self) -> Account | None:
@@ -266,7 +291,7 @@ class Fleet:
         """Drain every engine for at most `seconds`; returns when all are gone."""
         self.end_waiting()
         await self._idling.stop()
-        engines = [engine for _, engine in self.engines()]
+        engines = [*(engine for _, engine in self.engines()), *self._starting]
         await asyncio.gather(*(engine.drain(seconds) for engine in engines), self._retiring.ended())
 
     def _model(self, name: str) -> Arms:
@@ -277,12 +302,12 @@ class Fleet:
         return arms
 
     def _slots(self) -> dict[str, Served]:
-        slots: dict[str, Served] = {}
+        found: dict[str, Served] = {}
         for name, arms in self._arms.items():
-            slots[name] = arms.stable
+            found[name] = arms.stable
             if arms.candidate is not None:
-                slots[candidate(name)] = arms.candidate
-        return slots | self._trials
+                found[candidate(name)] = arms.candidate
+        return found | self._trials
 
     def _drop_dropped(self, plan: Plan, new: dict[str, Served]) -> None:
         """Leave out the candidates that were dropped while others started."""
@@ -298,13 +323,17 @@ class Fleet:
             return Served(name, (what, await self._connect(name, what)))
         return Served(name, self._engine(config, what))
 
-    def _take_over(self, config: Config, specs: Mapping[str, Spec], new: Mapping[str, Served]) -> None:
-        """What engines need not be started anew for."""
+    def _take_over(self, config: Config, specs: Mapping[str, Spec], new: Mapping[str, Served]) -> list[str]:
+        """What engines need not be started anew for; returns what of it isn't in the config, in words."""
+        said = []
         for slot, served in new.items():
             if served.engine is not None:
+                if served.engine.spec.card.gate != specs[slot].card.gate:
+                    said.append(f"{served.name}: {specs[slot].settings.card} has another gate, from its next start on")
                 served.engine.spec = specs[slot]
                 served.engine.backoff = config.settings.engines.restart_backoff_seconds
                 served.trouble = None
+        return said
 
     def _retire(self, served: Served) -> None:
         if served.remote is not None:
@@ -329,51 +358,14 @@ class Fleet:
         return engine
 
 
-def _wanted(config: Config, specs: Mapping[str, Spec]) -> dict[str, Spec | RemoteModel]:
-    """What each slot of a config is to hold."""
-    slots: dict[str, Spec | RemoteModel] = {}
-    for name, model in config.settings.models.items():
-        slots[name] = model if isinstance(model, RemoteModel) else specs[name]
-        if isinstance(model, LocalModel) and model.rollout is not None:
-            slots[candidate(name)] = specs[candidate(name)]
-    return slots
-
-
-def _arms(config: Config, slots: Mapping[str, Served]) -> dict[str, Arms]:
-    arms: dict[str, Arms] = {}
-    for name, model in config.settings.models.items():
-        tried = slots.get(candidate(name))
-        arms[name] = Arms(slots[name], tried)
-        if tried is not None and isinstance(model, LocalModel) and model.rollout is not None:
-            rollout = model.rollout
-            split = Split(rollout.percent, rollout.by, _salt(name, tried))
-            if rollout.mode == "shadow":
-                arms[name] = Arms(slots[name], tried, mirror=split)
-            elif rollout.mode != "blue-green":
-                arms[name] = Arms(slots[name], tried, split)
-    return arms
-
-
-def _salt(name: str, tried: Served) -> str:
-    return f"{name}/{tried.version}"
-
-
-def _changes(before: Mapping[str, Arms], after: Mapping[str, Arms]) -> list[str]:
-    """What a change came to, in words."""
-    said = []
-    for name, arms in after.items():
-        old = before.get(name)
-        if old is None or old.stable is not arms.stable:
-            said.append(f"{name}: now answered by {_words(arms.stable)}")
-        if arms.candidate is not None and (old is None or old.candidate is not arms.candidate):
-            said.append(f"{name}: {_words(arms.candidate)} is tried beside it")
-    for name, arms in before.items():
-        if name not in after:
-            said.append(f"{name}: no longer served")
-        elif arms.candidate is not None and arms.candidate not in (after[name].candidate, after[name].stable):
-            said.append(f"{name}: {_words(arms.candidate)} is no longer tried")
-    return said
-
-
-def _words(served: Served) -> str:
-    return served.engine.spec.settings.card if served.engine else f"the endpoint's {served.upstream_name}"
+async def _to_its_end(doing: Coroutine[Any, Any, None]) -> None:
+    """Have it done as a whole, however often whoever waits for it is cancelled meanwhile."""
+    task, cancelled = asyncio.ensure_future(doing), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as told:
+            cancelled = told
+    task.result()
+    if cancelled is not None:
+        raise cancelled

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ class Idling:
         for engine in engines:
             if engine is not None:
                 self._calls.pop(engine, None)
+                self._claims.discard(engine)
 
     def release(self, engines: Iterable[Engine]) -> None:
         """They are served now, or have ended."""
@@ -179,10 +181,16 @@ class Idling:
             if choice.later:
                 engine.stage = "waiting for memory"
                 return
-            await asyncio.gather(*(rest(engines[slot]) for slot in choice.leave))
-            del self._calls[engine]
-            self._stays[engine] = _Stay(self._clock())
-            engine.wake()
+            self._claims.add(engine)
+            try:
+                await asyncio.gather(*(rest(engines[slot]) for slot in choice.leave))
+            finally:
+                self._claims.discard(engine)
+            if not all(engines[slot].resting for slot in choice.leave):
+                return  # a change that was given up has started one of them again
+            if self._calls.pop(engine, None) is not None:  # else a change has taken it meanwhile
+                self._stays[engine] = _Stay(self._clock())
+                engine.wake()
 
     def _choice(
         self, wanted: Collection[Engine], engines: Mapping[str, Engine], going: Collection[Engine] = (),
@@ -191,17 +199,26 @@ class Idling:
         account = self._account()
         if account is None:
             return Choice()
-        now = self._clock()
         residents = [
             Resident(
-                slot, account.taken(each), bool(each.leases), each.quiet_seconds,
-                self._stays[each].seconds(now) if each in self._stays else 0.0,
+                slot, account.need(each.spec).gib if each in self._claims else account.taken(each),
+                bool(each.leases), each.quiet_seconds, self._stays_seconds(each),
             )
             for slot, each in engines.items()
-            if each not in wanted and each not in going and _evictable(each)
+            if each not in wanted and each not in going and may_idle(each)
         ]  # fmt: skip
+        residents += [
+            Resident(each.spec.version, account.taken(each), busy=True, quiet_seconds=0.0, stays_seconds=math.inf)
+            for each in self._leaving()
+        ]
         needed = sum(account.need(each.spec).gib for each in wanted)
         return choose(needed, self._room(account, wanted, engines), residents, overdue=overdue)
+
+    def _stays_seconds(self, engine: Engine) -> float:
+        """How long it stays yet: one that is coming or going can't be told to leave, and is waited for."""
+        if not _evictable(engine):
+            return math.inf
+        return self._stays[engine].seconds(self._clock()) if engine in self._stays else 0.0
 
     def _room(self, account: Account, wanted: Collection[Engine], engines: Mapping[str, Engine]) -> float:
         """What those `wanted` may take, with all others as they are."""

@@ -91,7 +91,9 @@ def plan(
     takes = _taken_over(standing, wanted)
     starting = {slot: model for slot, model in wanted.items() if slot not in takes}
     going = {slot: model for slot, model in standing.items() if slot not in takes.values()}
-    staying = {slot: standing[slot] for slot in takes.values()}
+    staying = {source: wanted[slot] for slot, source in takes.items()}
+    if not starting and all(wanted[slot].gib <= standing[source].gib for slot, source in takes.items()):
+        objection = None  # nothing takes more than before, whether it fits by now or not
     early = _early(starting, going, lambda left: _objection(objection, others or {}, staying, starting, left))
     steps = [
         _step(slot, standing, wanted, takes, early)
@@ -105,7 +107,7 @@ def _objection(
     starting: Mapping[str, Model], left: Mapping[str, Model],
 ) -> str | None:  # fmt: skip
     """Why what is started can't run beside what is `left` of those that go, or not be served with those that stay."""
-    if objection is None or not starting:
+    if objection is None:
         return None
     stays, goes, comes = (
         {f"{slot} ({each.version})": each.need for slot, each in models.items() if each.need is not None}
@@ -202,12 +204,21 @@ def _step(
     if before is None:
         return Step(name, "start", None, new, after.gib, _needs(after))
     if (how := early.get(slot)) is None:
-        return Step(name, "beside", old, new, after.gib, f"{_needs(after)} beside what runs, and there is room")
+        why = f"{_needs(after)} beside what runs, and there is room"
+        return Step(name, "beside", old, new, after.gib, why + _other_task(before, after))
     if _told(after) in ("replace", "sleep"):
         why = f"`swap: {_told(after)}` says so"
     else:
         why = f"{_needs(after)}, and there is no room for that while {old} runs"
-    return Step(name, how, old, new, after.gib, f"{why}; requests wait meanwhile")
+    return Step(name, how, old, new, after.gib, f"{why}; requests wait meanwhile" + _other_task(before, after))
+
+
+def _other_task(before: Model, after: Model) -> str:
+    """What callers lose where a name gets a model for something else."""
+    if isinstance(before.what, Spec) and isinstance(after.what, Spec) and before.what.card.task != after.what.card.task:
+        was, becomes = before.what.card.task, after.what.card.task
+        return f". Mind: it is a model for {becomes}, and whoever asks this name for {was} is refused from then on"
+    return ""
 
 
 def _needs(model: Model) -> str:

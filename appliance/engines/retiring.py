@@ -50,13 +50,16 @@ class Retiring:
 async def until_gone(
     engine: Engine, leaving: asyncio.Task[None], seconds: float, held: Held, complain: Callable[[Engine, str], None]
 ) -> None:
-    """Wait for `leaving`, which may take `seconds`; `complain` once it is overdue."""
-    done, _ = await asyncio.wait([leaving], timeout=seconds + OVERDUE_SECONDS)
-    if not done:
-        why = (
-            f"{engine.spec.version} hasn't ended {OVERDUE_SECONDS:g} s after its time, so {held(engine):.1f} GiB of "
-            "memory aren't free; end what is left of it, or restart the appliance"
-        )
-        logging.getLogger("appliance.engines").error("engine %s: %s", engine.spec.name, why)
-        complain(engine, why)
-    await leaving
+    """Wait for `leaving`, which may take `seconds`; `complain` once it is overdue: what it raises ends the waiting."""
+    try:
+        done, _ = await asyncio.wait([leaving], timeout=seconds + OVERDUE_SECONDS)
+        if not done:
+            why = (
+                f"{engine.spec.version} hasn't ended {OVERDUE_SECONDS:g} s after its time, so {held(engine):.1f} GiB "
+                "of memory aren't free; end what is left of it, or restart the appliance"
+            )
+            logging.getLogger("appliance.engines").error("engine %s: %s", engine.spec.name, why)
+            complain(engine, why)
+        await leaving
+    finally:
+        leaving.cancel()

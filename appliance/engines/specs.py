@@ -15,7 +15,7 @@ from appliance.engines.capacity import Gpu, Memory, need, objection, too_small
 from appliance.engines.command import Spec
 from appliance.errors import CardInvalid, ConfigInvalid, Problem, WeightsInvalid
 from appliance.weights.adapters import adapters
-from appliance.weights.card import load_card, named
+from appliance.weights.card import Acceptance, load_card, named
 from appliance.weights.manifest import vouch
 
 
@@ -35,9 +35,7 @@ def device(config: Config, machine: Machine) -> Literal["cpu", "cuda"]:
     """What engines run on. Raises `ConfigInvalid` when the config asks for a GPU that isn't there."""
     wanted = config.settings.engines.device
     if wanted == "cuda" and not machine.cuda:
-        raise ConfigInvalid(
-            str(config.file), [Problem("engines.device", "is cuda, but no NVIDIA driver is loaded on this host")]
-        )
+        raise config.wrong("is cuda, but no NVIDIA driver is loaded on this host", "engines", "device")
     return "cuda" if wanted == "cuda" or (wanted == "auto" and machine.cuda) else "cpu"
 
 
@@ -54,7 +52,10 @@ def specs(config: Config, machine: Machine) -> dict[str, Spec]:
             found[name] = spec(config, name, model, on)
             if model.rollout is not None:
                 tried = model.model_copy(update={"card": model.rollout.card, "rollout": None, "idle": Idle()})
-                found[candidate(name)] = spec(config, name, tried, on, within="rollout.")
+                found[candidate(name)] = trial = spec(config, name, tried, on, "rollout")
+                if (task := trial.card.task) != found[name].card.task:
+                    what = f"is a card for {task}, and {model.card} is one for {found[name].card.task}"
+                    raise config.wrong(what, "models", name, "rollout", "card")
     return found
 
 
@@ -65,45 +66,49 @@ def candidate(name: str) -> str:
 
 def same(one: Spec, other: Spec) -> bool:
     """Whether one engine can run both: what else differs is taken over while it runs."""
-    return replace(one, settings=one.settings.of_engine) == replace(other, settings=other.settings.of_engine)
+    return _of_engine(one) == _of_engine(other)
 
 
-def spec(config: Config, name: str, model: LocalModel, on: Literal["cpu", "cuda"], within: str = "") -> Spec:
+def _of_engine(spec: Spec) -> Spec:
+    """Without what an engine isn't started with: the gate is asked of it, by whichever card holds then."""
+    card = spec.card.model_copy(update={"gate": Acceptance()})
+    return replace(spec, settings=spec.settings.of_engine, card=card)
+
+
+def spec(config: Config, name: str, model: LocalModel, on: Literal["cpu", "cuda"], *within: str) -> Spec:
     """The spec of one model; `within` is where below it the config names the card. Raises as `specs` does."""
-    where = f"models.{name}"
+    where = ("models", name)
     try:
         folder = named(config.models_folder, model.card)
     except CardInvalid as cause:
-        problems = [Problem(f"{where}.{within}card", each.what) for each in cause.problems]
-        raise ConfigInvalid(str(config.file), problems) from cause
+        raise config.wrong(cause.problems[0].what, *where, *within, "card") from cause
     card = load_card(folder)
     if on not in card.hardware.devices:
         what = f"card {model.card} runs on {' or '.join(card.hardware.devices)}, this host's engines on {on}"
-        raise ConfigInvalid(str(config.file), [Problem(f"{where}.{within}card", what)])
+        raise config.wrong(what, *where, *within, "card")
     if model.context_length is not None and model.context_length > card.context_length:
-        what = f"is over the card's {card.context_length}"
-        raise ConfigInvalid(str(config.file), [Problem(f"{where}.context_length", what)])
-    for setting, value, instead in (("idle.then", model.idle.then, "stop"), ("swap", model.swap, "replace")):
+        raise config.wrong(f"is over the card's {card.context_length}", *where, "context_length")
+    for setting, value, instead in ((("idle", "then"), model.idle.then, "stop"), (("swap",), model.swap, "replace")):
         if value == "sleep" and on == "cpu":
             what = f"sleep has an engine give back a GPU's memory, and engines run on the CPU here; take `{instead}`"
-            raise ConfigInvalid(str(config.file), [Problem(f"{where}.{setting}", what)])
+            raise config.wrong(what, *where, *setting)
     python = config.path(config.settings.engines.environment) / "bin" / "python"
     if not os.access(python, os.X_OK):
         what = f"{python} isn't there; `make serve` installs it, or name another environment"
-        raise ConfigInvalid(str(config.file), [Problem("engines.environment", what)])
+        raise config.wrong(what, "engines", "environment")
     weights = folder / "weights"
     if model.adapters and card.task != "chat":
-        raise ConfigInvalid(str(config.file), [Problem(f"{where}.adapters", f"only for chat, not for {card.task}")])
+        raise config.wrong(f"only for chat, not for {card.task}", *where, "adapters")
     there = adapters(folder) if model.adapters else {}
     for public, adapter in model.adapters.items():
         if adapter not in there:
             what = f"card {model.card} has no adapter {adapter!r}; it has: {', '.join(there) or 'none'}"
-            raise ConfigInvalid(str(config.file), [Problem(f"{where}.adapters.{public}", what)])
+            raise config.wrong(what, *where, "adapters", public)
     beside = {public: there[adapter] for public, adapter in model.adapters.items()}
     try:
         fingerprint = vouch(weights, card)
     except WeightsInvalid as cause:
-        raise WeightsInvalid(f"{where}.{within}card: {cause}") from cause
+        raise WeightsInvalid(f"{'.'.join((*where, *within, 'card'))}: {cause}") from cause
     return Spec(name, card, model, weights, python, on, fingerprint, spare_cores(), beside)
 
 

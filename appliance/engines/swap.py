@@ -42,6 +42,7 @@ class Swap:
         self._started: dict[str, Engine] = {
             slot: served.engine for slot, served in new.items() if served.engine and served not in old.values()
         }
+        self._idled = {slot for slot in early if (engine := old[slot].engine) is not None and engine.resting}
         self._going = [served.engine for served in old.values() if served.engine and served not in new.values()]
         self._log = logging.getLogger("appliance.engines")
 
@@ -57,7 +58,7 @@ class Swap:
 
     async def prepare(self) -> None:
         """Return when all that is new has answered and is accepted. Raises `EngineFailed`."""
-        await asyncio.gather(*(self._rest(slot, how) for slot, how in self._early.items()))
+        await self._make_way()
         await self._make_room(self._started.values(), self._going)
         for slot, engine in self._started.items():
             beside = "" if slot in self._early or slot not in self._old else " beside what serves now"
@@ -77,10 +78,23 @@ class Swap:
             self._old[slot].keep()
 
     async def undo(self, stopping: Callable[[], bool]) -> None:
-        """End all that was started, and start again what made room; returns when that answers, or has failed."""
+        """End all that was started, and start again what made room; returns when that answers, or has failed.
+
+        What idled before does so again, until somebody asks for it.
+        """
         await asyncio.gather(*(engine.drain(0) for engine in self._started.values()))
         if not stopping():
             await asyncio.gather(*(self._restore(slot) for slot in self._early))
+
+    async def _make_way(self) -> None:
+        """Have those rest that go early. When one doesn't, nobody waits for the others any more."""
+        resting = [asyncio.create_task(self._rest(slot, how)) for slot, how in self._early.items()]
+        try:
+            await asyncio.gather(*resting)
+        finally:
+            for each in resting:
+                each.cancel()
+            await asyncio.gather(*resting, return_exceptions=True)
 
     async def _rest(self, slot: str, how: Literal["replace", "sleep"]) -> None:
         served = self._old[slot]
@@ -101,6 +115,9 @@ class Swap:
         served = self._old[slot]
         engine = served.engine
         assert engine is not None  # noqa: S101 - as above
+        if slot in self._idled:
+            served.keep()
+            return
         self._tell(f"{slot}: starting {engine.spec.settings.card} again")
         engine.wake()
         try:

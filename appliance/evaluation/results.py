@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from pydantic import Field, ValidationError
 
-from appliance import durable
+from appliance import durable, plain
 from appliance.errors import EvaluationFailed
 from appliance.evaluation.checks import Part
 from appliance.evaluation.figures import Interval, difference, wilson
@@ -189,11 +189,12 @@ def _files(folder: Path) -> list[Path]:
 
 def _read(file: Path) -> Result:
     try:
-        if file.stat().st_size > _MOST_BYTES:
+        found = plain.read(file, _MOST_BYTES + 1)
+        if len(found) > _MOST_BYTES:
             raise EvaluationFailed(
                 f"{file} is over {_MOST_BYTES >> 20} MiB, so no result of an evaluation; move it away"
             )
-        return Result.model_validate_json(file.read_bytes())
+        return Result.model_validate_json(found)
     except OSError as cause:
         raise EvaluationFailed(f"{file} can't be read: {cause.strerror}") from cause
     except ValidationError as cause:

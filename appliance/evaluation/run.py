@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from appliance import plain
 from appliance.errors import EvaluationFailed
 from appliance.evaluation.checks import JsonSchema, Judge, Similar
 from appliance.evaluation.results import Checked, Read, SetResult, Tried
@@ -68,7 +69,10 @@ def texts_of(models: Path) -> tuple[Text, ...]:
     """The texts in models/evals/texts/, named by language: `de-minutes.txt`."""
     found = []
     for file in sorted((models / "evals" / "texts").glob("*.txt")):
-        raw = file.read_bytes()[:1_000_000]
+        try:
+            raw = plain.read(file, 1_000_000)
+        except OSError as cause:
+            raise EvaluationFailed(f"{file} can't be read: {cause.strerror}") from cause
         text = raw.decode("utf-8", "replace").strip()
         found.append(Text(file.stem, file.stem.partition("-")[0], hashlib.sha256(raw).hexdigest(), text))
     return tuple(found)

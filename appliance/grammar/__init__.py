@@ -14,9 +14,10 @@ a first session:
   appliance keys create --user anna       a key for a colleague
   appliance models list                   which models there are to choose from
   $EDITOR configs/appliance.yaml          name another card under models:
-  appliance check-config                  is the file right?
   appliance models prepare NAME           fetch and convert its weights
+  appliance apply --dry-run               is the file right, and what would it change?
   appliance apply                         swap it in while people work
+  appliance rollback                      go back to the model before
 
 exit status:
   0 done    1 it failed, nothing was changed    2 the config or command line is wrong

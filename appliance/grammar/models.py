@@ -12,7 +12,7 @@ from appliance.grammar.command import add
 
 def add_to(top: Any) -> None:
     """Add the commands."""
-    cards = top.add_parser("models", help="list and prepare models", description="Look after models.")
+    cards = top.add_parser("models", help="list, add, quantize and prepare models", description="Look after models.")
     group = cards.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add(group, "list", models.list_, "list the models that have a card", (
         "List the cards under the models folder: what each is, whether its weights are prepared, who serves it."

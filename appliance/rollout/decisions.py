@@ -40,8 +40,11 @@ _READ = TypeAdapter(dict[str, Decision])
 
 
 def digest(name: str, model: LocalModel) -> str:
-    """What tells a rollout from any other: the public name, the card, and all of the section."""
-    rollout = model.rollout.model_dump(mode="json") if model.rollout is not None else None
+    """What tells a rollout from any other: the public name, the card, and all of the section but defaults.
+
+    So what was decided holds for an appliance that knows one setting more.
+    """
+    rollout = model.rollout.model_dump(mode="json", exclude_defaults=True) if model.rollout is not None else None
     return hashlib.sha256(json.dumps([name, model.card, rollout], sort_keys=True).encode()).hexdigest()
 
 

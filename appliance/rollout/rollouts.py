@@ -105,7 +105,7 @@ class Rollouts:
     def copied(self, record: Record, agreement: float | None) -> None:
         """A copy of a request has come to its end; `agreement` of its answer with the one that was given, 0 to 1."""
         trial = self._trial_of(record.request.model)
-        numbers = trial.count(record, self._clock()) if trial is not None else None
+        numbers = trial.count(record, self._clock(), copy=True) if trial is not None else None
         if numbers is not None and agreement is not None:
             numbers.compared += 1
             numbers.agreed += agreement
@@ -224,7 +224,8 @@ class Rollouts:
             if known is not None and (known.of, known.stable, known.candidate) == (of, arms.stable, arms.candidate):
                 found[name] = known
             else:
-                found[name] = Trial(name, of, rollout, arms.stable, arms.candidate)
+                found[name] = Trial(name, of, rollout, arms.stable, arms.candidate, self._clock())
+                self._metrics.decisions.labels(name, "dropped", "rule")  # from 0, so that Prometheus sees it increase
         for name, trial in self._trials.items():
             if found.get(name) is not trial:
                 trial.close()
@@ -278,6 +279,8 @@ class Rollouts:
         trial = self._trials.get(name)
         if trial is None:
             known = ", ".join(sorted(self._trials)) or "none"
+            if (decided := self._decisions.known.get(name)) is not None and decided.what == "promoted":
+                known += f". What was promoted goes back when `rollout` is taken out of models.{name} and applied"
             raise Conflict(f"there is no rollout of {name[:64]!r} under way; under way: {known}", code="no_candidate")
         return trial
 

@@ -11,9 +11,10 @@ from appliance.engines.served import Served
 from appliance.observe import Record
 from appliance.rollout.numbers import Numbers, Window
 from appliance.rollout.ratings import Ratings
-from appliance.rollout.verdict import Quality, Verdict, verdict
+from appliance.rollout.verdict import PASSED, Quality, Verdict, verdict
 
 _NOT_YET = Verdict("wait", "the candidate isn't ready yet")
+_NOT_NOW = Verdict("wait", "within all bounds, but its engine isn't ready")
 
 
 class Crashes:
@@ -44,31 +45,37 @@ class Trial:
     rollout: Rollout
     stable: Served
     candidate: Served
+    made: float
+    """When this was: what was said before counts for neither."""
     crashes: Crashes | None = None
-    windows: dict[str, Window] = field(default_factory=dict)
-    """By version."""
+    windows: dict[Served, Window] = field(default_factory=dict)
     quality: Quality | None = None
     began: float | None = None
     """When the candidate first could answer; None before."""
     verdict: Verdict = _NOT_YET
+    passed: bool = False
+    """Whether it was within all bounds at its window's end, and a person is to promote it."""
 
     def __post_init__(self) -> None:
         if self.candidate.engine is not None:
             self.crashes = Crashes(self.candidate.engine)
-        self.windows = {each.version: Window(self.rollout.window_seconds) for each in (self.stable, self.candidate)}
+        self.windows = {each: Window(self.rollout.window_seconds) for each in (self.stable, self.candidate)}
 
     def close(self) -> None:
         """It is over."""
         if self.crashes is not None:
             self.crashes.close()
 
-    def count(self, record: Record, now: float) -> Numbers | None:
+    def count(self, record: Record, now: float, *, copy: bool = False) -> Numbers | None:
         """Count a request, or a copy, where one of the two was to answer it; give what it was counted in."""
         base, _, _ = record.version.partition("+")  # after it stands an adapter
-        window, request = self.windows.get(base), record.request
-        if window is None or not (request.most_prompt_tokens or request.most_completion_tokens):
+        # a shadow may be of the very version that serves: what isn't a copy was answered by that
+        arms = (self.candidate,) if copy else (self.stable, self.candidate)
+        served = next((each for each in arms if each.version == base), None)
+        request = record.request
+        if served is None or not (request.most_prompt_tokens or request.most_completion_tokens):
             return None
-        numbers = window.at(now)
+        numbers = self.windows[served].at(now)
         numbers.refused += record.outcome == "refused"
         if record.outcome not in ("answered", "failed"):
             return numbers
@@ -87,8 +94,8 @@ class Trial:
 
     def numbers(self, served: Served, ratings: Ratings, now: float) -> Numbers:
         """Those of the window that ends now."""
-        numbers = self.windows[served.version].sums(now)
-        since = now - self.rollout.window_seconds
+        numbers = self.windows[served].sums(now)
+        since = max(self.made, now - self.rollout.window_seconds)
         numbers.good, numbers.bad = ratings.sums(self.name, served.version, since)
         return numbers
 
@@ -101,7 +108,11 @@ class Trial:
             now - self.began if self.began is not None else 0.0,
             crashes=self.crashes.count if self.crashes is not None else 0,
             quality=self.quality,
+            passed=self.passed,
         )
+        self.passed = self.verdict is PASSED
+        if self.verdict.action == "promote" and not self.candidate.ready:
+            self.verdict = _NOT_NOW
         if self.began is None and self.verdict.action == "wait":
             self.verdict = _NOT_YET
         return self.verdict

@@ -1,27 +1,29 @@
 """Whether a candidate takes over, goes, or is tried for longer. Pure.
 
-Before the window's end it goes only if it is clearly worse: what was seen of it would come about in fewer than one of a
-thousand such trials if it kept within the bounds. One failure of three is no proof, three of three are. At the window's
-end the bounds themselves decide.
+Before the window's end it goes only if it is clearly worse: if it kept within the bounds, fewer than one of a hundred
+such windows would come to that at any of its looks. One failure of three is no proof, three of three are. At the
+window's end the bounds themselves decide.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from appliance.config import Rollout
+from appliance.rollout.confidence import least, most
 from appliance.rollout.numbers import Numbers, Times
 
 _DOUBT = 0.001
-"""How likely it may be that a candidate within the bounds is dropped, each time that one is looked at."""
+"""How likely it may be that one share was ever believed to lie elsewhere. Nine are looked at: below 0.01 in all."""
+_OF_TIMES = _DOUBT / 320
+"""The same for shares of times, since any class from 1 ms to 300 s may come to be the one that they are parted at."""
 _LEAST = 20
 """Of fewer times or ratings there is no 95th percentile, and no share."""
 _MOST_CRASHES = 3
-_MISSED = 0.05
-"""The share of times that may lie over the 95th percentile."""
+_UNSEEN = 0.5
+"""Of what little was seen of, no larger share is presumed than this, or than was seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class Verdict:
     reason: str
 
 
+PASSED = Verdict("wait", "within all bounds at the window's end: appliance rollout promote")
+"""Of one that a person is to promote."""
+
+
 def verdict(
     rollout: Rollout,
     stable: Numbers,
@@ -49,10 +55,12 @@ def verdict(
     *,
     crashes: int = 0,
     quality: Quality | None = None,
+    passed: bool = False,
 ) -> Verdict:
     """Judge `candidate` by what was seen of both in the last `elapsed` seconds, `rollout.window_seconds` at most.
 
-    `crashes`: how often its engine failed. In the modes `ab` and `blue-green` nothing but crashes is judged.
+    `crashes`: how often its engine failed. `passed`: it came to `PASSED` before, and while it waits for somebody, no
+    chance is to carry it over a bound. In the modes `ab` and `blue-green` nothing but crashes is judged.
     """
     if crashes >= _MOST_CRASHES:
         return Verdict("drop", f"its engine failed {crashes} times")
@@ -62,6 +70,8 @@ def verdict(
         return Verdict("wait", "it stands by: appliance rollout promote, or drop")
     for reason in _clearly_worse(rollout, stable, candidate):
         return Verdict("drop", reason)
+    if passed:
+        return PASSED
     if elapsed < rollout.window_seconds:
         return Verdict("wait", f"within bounds after {elapsed:.0f} of {rollout.window_seconds:g} s")
     if candidate.requests < rollout.least_requests:
@@ -72,45 +82,26 @@ def verdict(
     for reason in _out_of_bounds(rollout, stable, candidate, quality):
         return Verdict("drop", reason)
     if rollout.promote == "manual":
-        return Verdict("wait", "within all bounds at the window's end: appliance rollout promote")
+        return PASSED
     return Verdict("promote", f"within all bounds over {rollout.window_seconds:g} s and {candidate.requests} requests")
-
-
-def tail(hits: int, trials: int, share: float) -> float:
-    """How likely `hits` or more of `trials` are where each is one with probability `share` (the binomial's tail)."""
-    if hits <= trials * share:
-        return 1.0  # no more than is to be expected: as likely as not, and of no interest
-    if share <= 0:
-        return 0.0
-    logarithm = math.lgamma(trials + 1) - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
-    term = math.exp(logarithm + hits * math.log(share) + (trials - hits) * math.log1p(-share))
-    total = term
-    for each in range(hits, trials):
-        term *= (trials - each) / (each + 1) * share / (1 - share)
-        total += term
-        if term < total * 1e-12:
-            break
-    return min(1.0, total)
 
 
 def _clearly_worse(rollout: Rollout, stable: Numbers, candidate: Numbers) -> Iterator[str]:
     bounds = rollout.bounds
-    most = _expected(stable.failures, stable.requests) + bounds.errors_percent_more / 100
-    if tail(candidate.failures, candidate.requests, most) < _DOUBT:
+    before = _presumed(stable.failures, stable.requests)
+    if least(candidate.failures, candidate.requests, _DOUBT) > before + bounds.errors_percent_more / 100:
         yield _failures(stable, candidate)
     for what, old, new, times in _times(rollout, stable, candidate):
-        slowest = old.quantile(0.95)
-        if old.count >= _LEAST and slowest is not None:
+        if (slowest := old.quantile(0.95)) is not None:
             late = new.over(times * slowest)
-            if tail(late, new.count, _MISSED) < _DOUBT:
+            if least(late, new.count, _OF_TIMES) > most(old.over(slowest), old.count, _OF_TIMES):
                 yield f"{late} of its {new.count} {what} took over {times:g} times the old one's 95th percentile"
-    most = _expected(stable.bad, stable.good + stable.bad) + bounds.feedback_percent_less / 100
-    if tail(candidate.bad, candidate.good + candidate.bad, most) < _DOUBT:
+    before = _presumed(stable.bad, stable.good + stable.bad)
+    if least(candidate.bad, candidate.good + candidate.bad, _DOUBT) > before + bounds.feedback_percent_less / 100:
         yield _feedback(stable, candidate)
-    if bounds.agreement_percent is not None and candidate.agreement is not None:
-        doubt = math.sqrt(-math.log(_DOUBT) / (2 * candidate.compared))  # Hoeffding's bound, for any spread of them
-        if candidate.agreement + doubt < bounds.agreement_percent / 100:
-            yield _agreement(candidate, bounds.agreement_percent)
+    wanted = bounds.agreement_percent
+    if wanted is not None and most(candidate.agreed, candidate.compared, _DOUBT) < wanted / 100:
+        yield _agreement(candidate, wanted)
 
 
 def _out_of_bounds(rollout: Rollout, stable: Numbers, candidate: Numbers, quality: Quality | None) -> Iterator[str]:
@@ -141,9 +132,9 @@ def _times(rollout: Rollout, stable: Numbers, candidate: Numbers) -> Iterator[tu
     yield "tokens", stable.token, candidate.token, bounds.token_times
 
 
-def _expected(hits: int, trials: int) -> float:
-    """A share that isn't certain yet, after Laplace: of nothing that was seen, a half."""
-    return (hits + 1) / (trials + 2)
+def _presumed(hits: int, trials: int) -> float:
+    """The largest share that the old one may have."""
+    return min(most(hits, trials, _DOUBT), max(_UNSEEN, hits / trials if trials else 0.0))
 
 
 def _percent(hits: int, trials: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -95,7 +96,7 @@ def add(source: Path, models: Path, base: str, name: str, record: Callable[[str]
             raise PreparationFailed(f"{cause.filename or folder}: {cause.strerror or cause}.") from cause
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-            if not any((folder / FOLDER).iterdir()):
+            with contextlib.suppress(OSError):  # others lie there
                 (folder / FOLDER).rmdir()
     return adapters(folder)[name]
 

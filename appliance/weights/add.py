@@ -114,6 +114,7 @@ def _find(wish: Wish, made: Stage, environment: Path, progress: Progress, ask: A
     into, what = made.folder / DOWNLOAD, kind(wish.source)
     if what == "folder":
         folder = Path(wish.source).expanduser().absolute()
+        admitted(folder)
         return _Found({"folder": INCOMING}, folder, folder.name, describe.facts(folder))
     source = _fetched_from(wish, what)
     ask(wish.endpoint if what == "hub" else wish.source)
@@ -146,7 +147,10 @@ def _fetched_from(wish: Wish, what: str) -> Source:
         unknown = wish.revision if _COMMIT.fullmatch(wish.revision) else "0" * 40
         return Source(hub=Hub(repo=wish.source, revision=unknown, endpoint=wish.endpoint))
     except ValueError as cause:
-        raise PreparationFailed(f"{wish.source[:200]!r} isn't an address that can be fetched from.") from cause
+        host = urlsplit(wish.source if what == "mirror" else wish.endpoint).hostname
+        raise PreparationFailed(
+            f"The address at {host} can't be fetched from. It is `http(s)://HOST/PATH`, with no login and no query."
+        ) from cause
 
 
 def _small(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -57,6 +58,10 @@ class _Part(BaseModel):
         return given
 
 
+_Address = Annotated[str, Field(pattern=r"^https?://[^\s?#@/]+(/[^\s?#]*)?$")]
+"""Without a login: cards are shown and kept."""
+
+
 class Package(_Part):
     """Weights inside a Python package of the hash-locked preparation environment."""
 
@@ -74,8 +79,7 @@ class Package(_Part):
 class Mirror(_Part):
     """A plain static file server that holds the checkpoint beside a SHA256SUMS file."""
 
-    url: str = Field(
-        pattern=r"^https?://[^\s?#]+$",
+    url: _Address = Field(
         description="Base URL; `http:` only for addresses of a private network. No hub and no login: the "
         "files named in SHA256SUMS are fetched from below it.",
     )
@@ -89,9 +93,8 @@ class Hub(_Part):
 
     repo: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", description="Owner and name, `owner/name`.")
     revision: str = Field(pattern=r"^[0-9a-f]{40}$", description="The commit; a branch would be another one tomorrow.")
-    endpoint: str = Field(
+    endpoint: _Address = Field(
         "https://huggingface.co",
-        pattern=r"^https?://[^\s?#]+$",
         description="Base URL of the hub; `http:` only for addresses of a private network.",
     )
 
@@ -266,5 +269,7 @@ def named(models: Path, name: str) -> Path:
     folder = models / name
     if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) and (folder / "card.yaml").is_file():
         return folder
-    known = ", ".join(sorted(card.parent.name for card in models.glob("*/card.yaml"))) or "none"
-    raise CardInvalid(str(models), [Problem("", f"there is no model {name!r}; there are: {known}")])
+    known = sorted(card.parent.name for card in models.glob("*/card.yaml"))
+    near = "".join(f"did you mean {each!r}? " for each in difflib.get_close_matches(name, known, n=1))
+    what = f"there is no model {name!r}; {near}there are: {', '.join(known) or 'none'}"
+    raise CardInvalid(str(models), [Problem("", what)])

@@ -10,11 +10,13 @@ from typing import Any
 
 import yaml
 
+from appliance import plain
 from appliance.errors import PreparationFailed
 from appliance.weights.card import Quantization
 from appliance.weights.conversion import format_of
 from appliance.weights.length import longest
 
+_MOST_BYTES = 8 << 20
 _LONGEST_SANE = 10_000_000
 """Tokenizers write 10^30 where they know no bound."""
 _DTYPES = frozenset({"bfloat16", "float16", "float32"})
@@ -57,9 +59,9 @@ def facts(checkpoint: Path) -> dict[str, Any]:
 def front_matter(readme: Path) -> Mapping[str, Any]:
     """What a model's README says of it in YAML between two lines of `---` at its head; empty where it doesn't."""
     try:
-        match = re.match(r"---\n(.*?)\n---", readme.read_text(encoding="utf-8", errors="replace")[:100_000], re.DOTALL)
+        match = re.match(r"---\n(.*?)\n---", plain.read(readme, 100_000).decode(errors="replace"), re.DOTALL)
         found = yaml.safe_load(match[1]) if match else None
-    except (OSError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -74,7 +76,10 @@ def spdx(word: object) -> str | None:
 
 def _of_text(checkpoint: Path) -> str | None:
     for file in sorted(checkpoint.glob("LICEN[SC]E*")):
-        text = file.read_text(encoding="utf-8", errors="replace")[:5000]
+        try:
+            text = plain.read(file, 5000).decode(errors="replace")
+        except OSError:
+            continue
         for pattern, licence in _HEADINGS:
             if re.search(pattern, text):
                 return licence
@@ -82,7 +87,8 @@ def _of_text(checkpoint: Path) -> str | None:
 
 
 def _task(config: Mapping[str, Any], checkpoint: Path) -> str | None:
-    kinds = " ".join(map(str, config.get("architectures") or ()))
+    said = config.get("architectures")
+    kinds = " ".join(each for each in said if isinstance(each, str)) if isinstance(said, list) else ""
     if (checkpoint / "modules.json").is_file():
         return "embedding"
     if "ForSequenceClassification" in kinds:
@@ -94,7 +100,11 @@ def _task(config: Mapping[str, Any], checkpoint: Path) -> str | None:
 
 def _length(config: dict[str, Any], tokenizer: Mapping[str, Any], checkpoint: Path) -> int | None:
     sentences = _read(checkpoint / "sentence_bert_config.json", needed=False).get("max_seq_length")
-    given = [longest(config), tokenizer.get("model_max_length"), sentences]
+    try:
+        most = longest(config)
+    except ValueError as cause:
+        raise PreparationFailed(f"{checkpoint / 'config.json'} can't be understood: {cause}.") from cause
+    given = [most, tokenizer.get("model_max_length"), sentences]
     known = [int(each) for each in given if isinstance(each, int | float) and 0 < each < _LONGEST_SANE]
     return min(known, default=None)
 
@@ -121,7 +131,8 @@ def _quantization(config: Mapping[str, Any], checkpoint: Path) -> Quantization:
 def languages(said: object) -> list[str] | None:
     """BCP 47 tags out of what a README or a hub says: a tag or a list of them; None where it says none."""
     given = [said] if isinstance(said, str) else said if isinstance(said, list) else []
-    return [str(each) for each in given if re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", str(each))] or None
+    tags = [each for each in given if isinstance(each, str)]  # another kind may be immense when written out
+    return [each for each in tags if re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*", each)] or None
 
 
 def _chat(checkpoint: Path) -> dict[str, float] | None:
@@ -138,12 +149,12 @@ def _chat(checkpoint: Path) -> dict[str, float] | None:
 
 def _read(file: Path, *, needed: bool = True) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
+        found = json.loads(plain.read(file, _MOST_BYTES))
     except FileNotFoundError:
         if not needed:
             return {}
         raise PreparationFailed(f"{file.parent} holds no {file.name}; is it the folder of a checkpoint?") from None
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, RecursionError) as cause:
         raise PreparationFailed(f"{file} can't be understood; bring the file again.") from cause
     if not isinstance(found, dict):
         raise PreparationFailed(f"{file} can't be understood; bring the file again.")

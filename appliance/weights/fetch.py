@@ -1,7 +1,8 @@
 """Asks a model hub what a repository holds, and fetches files of it, going on where an earlier try ended.
 
-A program of its own, run by the Python of the preparation environment: it imports nothing of the appliance, and the
-appliance imports nothing of it. The hub is the one that HF_ENDPOINT names, a token is taken from HF_TOKEN.
+A program of its own, run by the Python of the preparation environment: of the appliance it imports only which
+addresses are of the house, and the appliance imports nothing of it. The hub is the one that HF_ENDPOINT names, a token
+is taken from HF_TOKEN. With STAY_IN_THE_HOUSE set, no host outside is asked, wherever the hub leads.
 
     python fetch.py list REPO REVISION
     python fetch.py get REPO COMMIT INTO < FILES
@@ -23,6 +24,7 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -149,6 +151,31 @@ def digest(path: Path, hashing: Any) -> str:
     return found
 
 
+def stay_in_the_house() -> None:
+    """Refuse each request, also one that the hub redirects, to a host outside."""
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    from appliance.addresses import is_private
+
+    def require(request: Any) -> None:
+        host = request.url.host
+        found = socket.getaddrinfo(host, request.url.port, type=socket.SOCK_STREAM)
+        if not all(is_private(str(info[4][0])) for info in found):
+            raise Wrong(
+                f"The hub leads to {host}, which is outside the house, and isn't asked. Have the hub serve its files "
+                "itself, or fetch the model on a machine that may, from where that lies."
+            )
+
+    def client() -> Any:
+        made = default_client_factory()
+        made.event_hooks["request"].append(require)
+        return made
+
+    set_client_factory(client)
+
+
 def token() -> str | bool:
     """What we show the hub; nothing that lies on this machine is looked for."""
     return os.environ.get("HF_TOKEN") or False
@@ -183,6 +210,8 @@ def words(failure: Exception, repo: str) -> str:
 def main(action: str, repo: str, revision: str, *into: str) -> int:
     """Do what the command line says."""
     try:
+        if "STAY_IN_THE_HOUSE" in os.environ:
+            stay_in_the_house()
         if action == "list":
             listing(repo, revision)
         else:

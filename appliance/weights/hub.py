@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -60,7 +61,9 @@ def look(repo: str, revision: str, endpoint: str, environment: Path, progress: P
             f"{repo} holds no .safetensors file. Other kinds can run code when they are loaded (pickle), or aren't for "
             "this engine (GGUF, ONNX); take another repository or revision of the model."
         )
-    return Repository(str(told["commit"]), told["licence"], told["languages"], tuple(files), tuple(left))
+    if not re.fullmatch(r"[0-9a-f]{40}", str(told["commit"])):
+        raise PreparationFailed(f"{endpoint} names no commit of {repo}, by which it could be had again.")
+    return Repository(told["commit"], told["licence"], told["languages"], tuple(files), tuple(left))
 
 
 def fetch(
@@ -122,6 +125,7 @@ def _run(
                 **SILENT,
                 "HF_HUB_OFFLINE": "0",
                 "HF_ENDPOINT": endpoint.rstrip("/"),
+                **({"STAY_IN_THE_HOUSE": "1"} if private else {}),
                 **{name: os.environ[name] for name in _OURS if name in os.environ},
                 **{name: os.environ[name] for name in _PROXIES if name in os.environ and not private},
             },

@@ -18,7 +18,10 @@ _ALREADY_SCALED = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn"
 
 
 def longest(config: dict[str, Any]) -> int | None:
-    """The most tokens that a model with this config.json takes, RoPE scaling included; None where it doesn't say."""
+    """The most tokens that a model with this config.json takes, RoPE scaling included; None where it doesn't say.
+
+    Raises ValueError for figures that can't be.
+    """
     inner = config.get("text_config")
     said = config | inner if isinstance(inner, dict) else config
     known = [said[name] for name in _POSITIONS if type(said.get(name)) is int]
@@ -30,7 +33,10 @@ def longest(config: dict[str, Any]) -> int | None:
         scaled = kind in _ALREADY_SCALED or "gemma3" in str(said.get("model_type"))
         if isinstance(given, int | float) and not scaled:
             factor = given
-    return int(min(known) * factor)
+    try:
+        return int(min(known) * factor)
+    except (OverflowError, ValueError):
+        raise ValueError("its longest context is no number") from None
 
 
 def _scalings(said: Any) -> Iterator[dict[str, Any]]:

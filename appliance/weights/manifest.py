@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from appliance import plain
 from appliance.errors import WeightsInvalid
 from appliance.weights import length
 from appliance.weights.admission import belongs, is_tokenizer
@@ -17,6 +18,7 @@ from appliance.weights.card import CONVERTED, Card
 from appliance.weights.content import objection
 
 NAME = "manifest.json"
+_MOST_BYTES = 16 << 20
 
 
 class File(BaseModel):
@@ -87,7 +89,7 @@ def record(weights: Path, source: Mapping[str, Any], quantization: str, tools: M
 def read(weights: Path) -> Manifest:
     """The record of `weights`, without looking at the files; raises `WeightsInvalid` if there is none."""
     try:
-        return Manifest.model_validate_json((weights / NAME).read_bytes())
+        return Manifest.model_validate_json(plain.read(weights / NAME, _MOST_BYTES))
     except FileNotFoundError as cause:
         raise WeightsInvalid(f"{weights} isn't prepared. {remedy(weights)}") from cause
     except (OSError, ValidationError) as cause:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import re
@@ -24,6 +25,7 @@ TIMEOUT_SECONDS = 60.0
 CHUNK_BYTES = 1 << 20
 TELL_EVERY_BYTES = 1 << 28
 MAX_SUMS_BYTES = 1_000_000
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,11 @@ def _sums(opener: urllib.request.OpenerDirector, base: str, pinned: str | None) 
     """The admitted files of SHA256SUMS and their checksums, and the checksum of SHA256SUMS."""
     try:
         with opener.open(base + SUMS, timeout=TIMEOUT_SECONDS) as response:
-            raw: bytes = response.read(MAX_SUMS_BYTES)
+            raw: bytes = response.read(MAX_SUMS_BYTES + 1)
     except (OSError, http.client.HTTPException) as cause:
         raise PreparationFailed(_unreachable(base + SUMS, cause)) from cause
+    if len(raw) > MAX_SUMS_BYTES:
+        raise PreparationFailed(f"{base}{SUMS} is over {MAX_SUMS_BYTES} bytes; that is no model's.")
     if pinned is not None and hashlib.sha256(raw).hexdigest() != pinned:
         raise PreparationFailed(
             f"{base}{SUMS} isn't the one that the card expects. If the mirror was renewed on purpose, put its new "
@@ -121,6 +125,10 @@ def _fetch(
             if cause.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 raise PreparationFailed(_unreachable(url, cause)) from cause
         except (OSError, http.client.HTTPException) as cause:
+            if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+                raise PreparationFailed(
+                    f"{part}: {cause.strerror}. Make room, then run this again. What has arrived is kept."
+                ) from cause
             # as long as each try brings something, go on
             if _size(part) <= had:
                 raise PreparationFailed(f"{_unreachable(url, cause)} What has arrived is kept.") from cause

@@ -16,7 +16,8 @@ from appliance.errors import PreparationFailed
 from appliance.weights.places import alone
 
 FOLDER = ".adding"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_NAME = re.compile(r"(?!evals$)[a-z0-9][a-z0-9._-]{0,63}")
+"""What a model may be called: in `evals` lie the company's golden sets."""
 
 Progress = Callable[[str], None]
 
@@ -50,7 +51,8 @@ def stage(models: Path, name: str, progress: Progress) -> Iterator[Stage]:
     """
     if not _NAME.fullmatch(name):
         raise PreparationFailed(
-            f"{name[:64]!r} is no name for a model: a-z, 0-9 and .-_ only, 64 at most. Give one by --as."
+            f"{name[:64]!r} is no name for a model: a-z, 0-9 and .-_ only, 64 at most, and not `evals`. Give "
+            "one by --as."
         )
     models = models.absolute()
     try:

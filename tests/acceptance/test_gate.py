@@ -107,6 +107,51 @@ async def test_a_start_with_known_weights_is_asked_no_more_than_whether_it_makes
     assert [line for line in told if "gate: " in line] == ["chat: gate: smoke prompt", "chat: gate: no rubbish"]
 
 
+def edited(file: Path, **changes: Any) -> None:
+    """Have a record say something else."""
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+async def test_a_start_with_known_weights_that_compute_otherwise_is_asked_everything(
+    acceptance: Acceptance, ready: Ready, kept: Kept
+) -> None:
+    engine = await ready("known")
+    await acceptance.accept(engine, None, lambda _: None)
+    edited(kept()[0], nats={"english": 3.02})
+    told: list[str] = []
+    await acceptance.accept(engine, None, told.append)
+    assert "chat: gate: answers with a fixed seed" in told
+
+
+async def test_known_weights_in_the_place_of_known_ones_hold_nobody_up(
+    acceptance: Acceptance, ready: Ready, kept: Kept
+) -> None:
+    old, new = await ready("old"), await ready("new")
+    await acceptance.accept(old, None, lambda _: None)
+    (before,) = kept()
+    await acceptance.accept(new, old, lambda _: None)
+    (record,) = set(kept()) - {before}
+    told: list[str] = []
+    await acceptance.accept(new, old, told.append)
+    assert "chat: gate: speed" in told  # nobody waits: the old one still serves
+    await old.rest(0)
+    told.clear()
+    await acceptance.accept(new, old, told.append)
+    assert [line for line in told if "gate: " in line] == ["chat: gate: smoke prompt", "chat: gate: no rubbish"]
+    assert any("and compute what they did then" in line for line in told)
+    assert acceptance.results["chat"].figures["times_slower"] == 1
+    slow = {"first": 0.1, "one": 0.5, "several": 0.5}
+    edited(record, speed=slow)
+    told.clear()
+    await acceptance.accept(new, old, told.append)
+    assert "chat: gate: speed" in told  # by its record it would be refused: it is asked again
+    edited(before, golden={"set@1": {"passed": 9, "cases": 10}})
+    edited(record, golden={"set@1": {"passed": 1, "cases": 10}})
+    told.clear()
+    await acceptance.accept(new, old, told.append)
+    assert "chat: gate: golden set" in told
+
+
 async def test_a_start_with_known_weights_and_a_higher_bar_has_to_pass_it(
     house: House, acceptance: Acceptance, ready: Ready
 ) -> None:
@@ -236,10 +281,27 @@ async def test_records_of_other_settings_and_of_other_weights_are_others(
     assert records.file(shorter) != records.file(one) == records.file(patient)
 
 
-async def test_a_record_that_cannot_be_read_counts_as_none(acceptance: Acceptance, ready: Ready, kept: Kept) -> None:
+async def test_a_record_that_cannot_be_read_counts_as_none_and_is_told(
+    acceptance: Acceptance, ready: Ready, kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
     engine = await ready("known")
     await acceptance.accept(engine, None, lambda _: None)
     (file,) = kept()
     file.write_text('{"card": "half a rec')
     await acceptance.accept(engine, None, lambda _: None)
+    assert f"{file} can't be read (ValidationError); it counts as missing" in caplog.text
     assert json.loads(file.read_text())["card"] == "known"
+
+
+async def test_marks_that_cannot_be_compared_are_refused(
+    house: House, acceptance: Acceptance, ready: Ready, kept: Kept
+) -> None:
+    golden(house, case(1, "Yes", "yes"))
+    old, new = await ready("old"), await ready("new")
+    await acceptance.accept(old, None, lambda _: None)
+    (file,) = kept()
+    file.write_text('{"card": "half a rec')
+    with pytest.raises(NotAccepted, match=rf"\(golden set\): {file} can't be read"):
+        await acceptance.accept(new, old, lambda _: None)
+    file.unlink()
+    await acceptance.accept(new, old, lambda _: None)

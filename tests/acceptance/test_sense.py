@@ -53,6 +53,12 @@ def test_only_the_tokens_of_the_answer_count_for_what_is_likeliest() -> None:
     assert sense.likeliest(likelihood(1, 1, 1, 2), kept) == 0.5
 
 
+def test_of_an_answer_that_is_not_there_or_not_wholly_judged_nothing_is_likeliest() -> None:
+    """As a file that somebody damaged may hold it, or an engine that tells less than it was asked."""
+    assert sense.likeliest(likelihood(1, 1, 1), Kept(prompt=(1, 2, 3, 4), tokens=())) == 0
+    assert sense.likeliest(likelihood(1), Kept(prompt=(1, 2), tokens=(4, 5))) == 0.5
+
+
 def test_vectors_are_numbers_and_not_all_zero() -> None:
     assert sense.sound((0.0, 1.0))
     assert not sense.sound((0.0, 0.0))
@@ -60,6 +66,7 @@ def test_vectors_are_numbers_and_not_all_zero() -> None:
     assert not sense.sound((math.inf, 1.0))
     assert sense.cosine((1, 0), (2, 0)) == 1
     assert sense.cosine((1, 0), (0, 3)) == 0
+    assert sense.cosine((0, 0), (0, 3)) == 0, "no direction is like no other"
 
 
 @pytest.mark.parametrize(

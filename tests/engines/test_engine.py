@@ -17,6 +17,7 @@ import pytest
 
 from appliance.config import LocalModel
 from appliance.engines import engine as module
+from appliance.engines import health
 from appliance.engines.command import Launch, Spec
 from appliance.engines.engine import Engine, State, describe
 from appliance.engines.process import Nursery as RealNursery
@@ -247,7 +248,7 @@ async def test_it_is_read_while_there_are_requests_and_hardly_when_there_are_non
     monkeypatch: pytest.MonkeyPatch, bench: Bench
 ) -> None:
     told: list[tuple[State, int]] = []
-    monkeypatch.setattr(module, "_READ_EVERY", 0.01)
+    monkeypatch.setattr(health, "_READ_EVERY", 0.01)
     bench.engine.spec = Spec("chat", CARD, LocalModel(card="t", stall_seconds=3600), Path(), Path(), "cpu", "f")
     bench.engine.listeners.append(lambda: told.append((bench.engine.state, bench.engine.load.running)))
     bench.engine.start()
@@ -317,7 +318,7 @@ async def test_one_that_rests_gives_its_memory_back_until_it_is_woken(bench: Ben
         assert not bench.nursery.spawned[0].signals
     await resting
     assert bench.engine.state is State.IDLE
-    assert bench.nursery.spawned[0].signals == ["TERM"]
+    assert bench.nursery.spawned[0].signals == ["KILL"]
     bench.engine.wake()
     await bench.engine.until_ready()
     assert bench.states[3:] == [State.IDLE, State.STARTING, State.READY]

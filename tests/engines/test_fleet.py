@@ -14,8 +14,9 @@ import pytest
 from appliance import administration, config
 from appliance.administration import Appliance
 from appliance.audit.archive import Actor
-from appliance.config import Config, LocalModel, RemoteModel
+from appliance.config import Config, Engines, LocalModel, RemoteModel
 from appliance.engines import engine, retiring
+from appliance.engines.account import Account
 from appliance.engines.command import Spec
 from appliance.engines.engine import Engine, State
 from appliance.engines.fleet import Fleet
@@ -29,6 +30,7 @@ from appliance.rollout.rollouts import Rollouts
 from appliance.seal.parts import Seal
 from appliance.weights import manifest
 from appliance.weights.card import load_card
+from tests.engines.test_idle import Host
 from tests.fakes import journal
 from tests.fakes.house import House, safetensors
 from tests.fakes.process import Nursery, nursery
@@ -468,3 +470,113 @@ def test_what_can_not_run_here_is_refused_before_anything_starts(house: House) -
     (house.folder / "models" / "gpu" / "weights" / "model.safetensors").unlink()
     with pytest.raises(WeightsInvalid, match="is missing"):
         specs(load(house), Machine(cuda=True))
+
+
+async def test_a_change_that_is_cancelled_twice_is_undone_to_its_end_and_gives_back_its_memory(
+    house: House, fleet: Fleet, started: Nursery
+) -> None:
+    fleet._account = Account(house.state, Engines(reserve_gib=0), (), Host(2.5))
+    house.serve("chat", "one", memory_gib=1)
+    await change(fleet, load(house))
+    started.answers = False
+    house.serve("chat", "two", memory_gib=1, swap="replace")
+    changing = asyncio.create_task(change(fleet, load(house)))
+    await until(lambda: len(started.spawned) == 2)
+    changing.cancel()
+    await until(lambda: len(started.spawned) == 3)
+    changing.cancel()
+    next_one = asyncio.create_task(change(fleet, load(house)))
+    await asyncio.wait([changing], timeout=0.05)
+    assert not changing.done(), "the old one isn't back"
+    assert len(started.spawned) == 3, "one change at a time"
+    started.answers = True
+    with pytest.raises(asyncio.CancelledError):
+        await changing
+    assert await next_one == ["chat: now answered by two"], "there is memory for it again"
+
+
+async def test_when_one_does_not_make_room_nobody_goes_on_making_it(
+    house: House, fleet: Fleet, started: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retiring, "OVERDUE_SECONDS", 0.05)
+    house.serve("chat", "one", drain_seconds=0.01)
+    house.serve("more", "one", drain_seconds=60)
+    await change(fleet, load(house))
+    chat, more = fleet.find("chat").engine, fleet.find("more").engine
+    assert chat is not None
+    assert more is not None
+    monkeypatch.setattr(started.spawned[0], "kill", lambda: None)
+    for name in ("chat", "more"):
+        house.serve(name, "two", swap="replace")
+    loaded, told = load(house), list[str]()
+    with more.lease():
+        changing = asyncio.create_task(fleet.change(loaded, specs(loaded, HERE), told.append))
+        await until(lambda: "more: starting one again" in told)
+        started.spawned[0].end(0)
+        with pytest.raises(EngineFailed, match="hasn't ended"):
+            await changing
+        assert more.state is State.READY
+    assert not [line for line in told if "has made room" in line]
+
+
+async def test_a_new_endpoint_is_let_go_when_its_change_fails(
+    house: House, fleet: Fleet, started: Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(Upstream, "close", lambda upstream: closed.append(upstream.socket))
+    house.settings["models"]["stays"] = {"endpoint": "unix:/stays"}
+    await change(fleet, load(house))
+    house.settings["models"]["new"] = {"endpoint": "unix:/new"}
+    house.serve("chat", "two")
+    started.refuses = [EngineFailed("no memory")]
+    with pytest.raises(EngineFailed, match="no memory"):
+        await change(fleet, load(house))
+    assert [socket for socket in closed if socket in ("/new", "/stays")] == ["/new"]
+
+
+async def test_another_gate_in_a_card_needs_no_other_engine(house: House, fleet: Fleet, started: Nursery) -> None:
+    before = fleet.find("chat").engine
+    file = house.folder / "models" / "one" / "card.yaml"
+    file.write_text(file.read_text() + "gate: {golden_percent: 90}\n")
+    loaded = load(house)
+    assert [step.action for step in fleet.plan(loaded, specs(loaded, HERE)).steps] == ["settings"]
+    assert await change(fleet, loaded) == ["chat: one has another gate, from its next start on"]
+    assert await change(fleet, loaded) == []
+    engine = fleet.find("chat").engine
+    assert engine is before
+    assert engine is not None
+    assert engine.spec.card.gate.golden_percent == 90, "the next start is judged by it"
+    assert len(started.spawned) == 1
+
+
+async def test_one_that_idled_before_a_change_idles_after_it_was_given_up(
+    house: House, fleet: Fleet, started: Nursery
+) -> None:
+    house.serve("chat", "one", idle={"after_seconds": 3600})
+    await change(fleet, load(house))
+    served = fleet.find("chat")
+    assert served.engine is not None
+    await served.engine.rest(0)
+    house.serve("chat", "two", swap="replace")
+    started.refuses = [EngineFailed("no memory")]
+    with pytest.raises(EngineFailed, match="no memory"):
+        await change(fleet, load(house))
+    assert served.engine.state is State.IDLE
+    assert not served.awaited
+    assert len(started.spawned) == 1
+
+
+async def test_stopping_breaks_off_a_change_with_all_that_it_has_started(
+    house: House, fleet: Fleet, started: Nursery
+) -> None:
+    started.answers = False
+    house.serve("chat", "two")
+    changing = asyncio.create_task(change(fleet, load(house)))
+    await until(lambda: len(started.spawned) == 2)
+    await fleet.stop(0)
+    assert all(process.ended.done() for process in started.spawned)
+    with pytest.raises(EngineFailed, match="stopped"):
+        await changing
+    with pytest.raises(EngineFailed, match="stopped"):
+        await change(fleet, load(house))
+    assert len(started.spawned) == 2

@@ -53,7 +53,8 @@ class Bench:
         self.folder, self.started, self.clock = folder, started, Clock()
         self.account = Account(folder, Engines(reserve_gib=0), (), Host(2))
         self.engines: dict[str, Engine] = {}
-        self.idling = Idling(lambda: self.account, self.engines.items, tuple, self.clock)
+        self.leaving: list[Engine] = []
+        self.idling = Idling(lambda: self.account, self.engines.items, lambda: self.leaving, self.clock)
 
     def add(self, name: str, **settings: Any) -> Engine:
         told = {"card": "t", "memory_gib": 1, "idle": {"after_seconds": 60}} | settings
@@ -263,6 +264,88 @@ async def test_room_for_a_change_is_made_and_kept_until_it_is_over(bench: Bench)
     del bench.engines["more"]
     with pytest.raises(DoesNotFit, match=r"it needs 3\.0 GiB"):
         await bench.idling.make_room([too_large])
+
+
+async def test_one_that_a_change_takes_while_room_is_made_for_it_hinders_nobody(bench: Bench) -> None:
+    bench.account = Account(bench.folder, Engines(reserve_gib=0), (), Host(1))
+    a, b = bench.add("a"), bench.add("b")
+    await bench.start()
+    with a.lease():
+        b.call()
+        await bench.rounds()
+        bench.clock.now += 11
+        await until(lambda: a.state is State.DRAINING)
+        bench.idling.forget([b])
+    await until(lambda: a.state is State.IDLE)
+    a.call()
+    await until(lambda: a.state is State.READY)
+    assert b.state is State.IDLE, "it is the change's to start"
+
+
+async def test_what_room_is_being_made_for_is_not_given_to_a_change(bench: Bench) -> None:
+    bench.account = Account(bench.folder, Engines(reserve_gib=0), (), Host(3))
+    a, b = bench.add("a"), bench.add("b", memory_gib=2.5)
+    await bench.start()
+    new = bench.add("new", idle={}, memory_gib=1.5)
+    del bench.engines["new"]
+    with a.lease():
+        b.call()
+        await bench.rounds()
+        bench.clock.now += 11
+        await until(lambda: a.state is State.DRAINING)
+        changing = asyncio.create_task(bench.idling.make_room([new]))
+        await bench.rounds()
+        assert not changing.done()
+    await until(lambda: b.state is State.READY)
+    await changing
+    assert bench.states == "ab", "it had its turn, and made room"
+
+
+async def test_who_is_woken_by_somebody_else_while_it_makes_room_has_its_memory(bench: Bench) -> None:
+    bench.account = Account(bench.folder, Engines(reserve_gib=0), (), Host(1))
+    a, b = bench.add("a"), bench.add("b")
+    await bench.start()
+    with a.lease():
+        b.call()
+        await bench.rounds()
+        bench.clock.now += 11
+        await until(lambda: a.state is State.DRAINING)
+        a.wake()
+        await bench.rounds()
+        assert b.state is State.IDLE
+    await until(lambda: b.state is State.READY)
+    assert a.state is State.IDLE
+
+
+async def test_one_that_is_on_its_way_is_waited_for_by_who_needs_its_memory(bench: Bench) -> None:
+    bench.account = Account(bench.folder, Engines(reserve_gib=0), (), Host(1))
+    a, b = bench.add("a"), bench.add("b")
+    await bench.start()
+    bench.started.answers = False
+    b.call()
+    await until(lambda: b.state is State.STARTING)
+    a.call()
+    await bench.rounds()
+    assert a.obstacle is None
+    bench.started.answers = True
+    await until(lambda: a.state is State.READY)
+    assert b.state is State.IDLE
+
+
+async def test_one_that_finishes_its_last_requests_is_waited_for_by_who_needs_its_memory(bench: Bench) -> None:
+    bench.account = Account(bench.folder, Engines(reserve_gib=0), (), Host(1))
+    a, b = bench.add("a"), bench.add("b")
+    await bench.start()
+    bench.leaving.append(bench.engines.pop("a"))
+    with a.lease():
+        ending = asyncio.create_task(a.drain(60))
+        b.call()
+        await bench.rounds()
+        assert b.obstacle is None
+        assert b.state is State.IDLE
+    await ending
+    bench.leaving.clear()
+    await until(lambda: b.state is State.READY)
 
 
 async def test_one_that_keeps_crashing_rests_when_nobody_asks_and_gives_its_reason_to_who_does(bench: Bench) -> None:

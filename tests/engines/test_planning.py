@@ -202,3 +202,19 @@ def test_models_that_may_idle_make_room_for_a_change_but_not_those_that_it_is_ab
     assert actions(standing | {"chat": idles("b", 4)}) == {"chat": "beside", "other": "keep"}, "the other leaves"
     with pytest.raises(DoesNotFit):
         plan(standing, standing | {"always": model("c", 5)}, serves)
+
+
+def test_what_is_to_take_more_from_now_on_has_to_fit_as_well() -> None:
+    with pytest.raises(DoesNotFit, match="900 GiB are over 10"):
+        planned({"chat": model("a")}, {"chat": model("a", 900)})
+    # what grew too big by itself keeps nobody from changing something else
+    assert acts(planned({"chat": model("a", 12)}, {"chat": model("a", 12, wait_seconds=1)}))
+    assert planned({"chat": model("a", 12)}, {"chat": model("a", 11)}).idle
+
+
+def test_a_model_for_something_else_is_pointed_out() -> None:
+    vectors = model("b")
+    assert isinstance(vectors.what, Spec)
+    other = replace(vectors.what, card=CARD.model_copy(update={"task": "embedding"}))
+    (step,) = planned({"chat": model("a")}, {"chat": replace(vectors, what=other)}).steps
+    assert step.why.endswith("whoever asks this name for chat is refused from then on")

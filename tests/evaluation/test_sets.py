@@ -88,7 +88,7 @@ def test_any_change_makes_another_version(tmp_path: Path) -> None:
         ("id: again", "id: france", 1, "the same id: france"),
         ("language: en", "language: fr", 2, "language"),
         ("    prompt: What is the capital of France?\n", "", 5, "exactly one of `prompt` and `messages`"),
-        ("seed: 9", "seed: '9'", 14, "integer"),
+        ("seed: 9", "seed: '9'", 14, "must be a whole number"),
         ("title: Capitals", "title: Capitals\ngate: true\nseed: 1\nmax_tokens: 0", 4, "max_tokens"),
         ("max_tokens: 5", "json_output: true", 8, "needs a `json_schema` check"),
     ],

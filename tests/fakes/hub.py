@@ -45,10 +45,13 @@ def listed(name: str, body: bytes) -> dict[str, Any]:
 class Hub:
     """A running hub. `cut`: the next bodies of large files end after so many bytes; `deaf`: so many after them fail.
 
-    With `held`, a body that is cut doesn't end before that is set.
+    With `held`, a body that is cut doesn't end before that is set. `commit` is what it answers with; large files lie
+    `elsewhere`, or here.
     """
 
     url: str = ""
+    commit: str = COMMIT
+    elsewhere: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
     cut: list[int] = field(default_factory=list)
     deaf: int = 0
@@ -101,7 +104,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(404, "RevisionNotFound")
         else:
             about = {"license": held.licence, "language": ["en", "de"]} if held.licence else {}
-            answer = {"id": repo, "sha": COMMIT, "siblings": held.siblings(), "cardData": about, "tags": []}
+            answer = {"id": repo, "sha": self.hub.commit, "siblings": held.siblings(), "cardData": about, "tags": []}
             self._body(json.dumps(answer).encode(), small=True)
 
     def _resolve(self, repo: str, file: str) -> None:
@@ -110,7 +113,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._refuse(404, "EntryNotFound")
         elif file.endswith(LARGE):
             self.send_response(302)
-            self.send_header("Location", f"{self.hub.url}/cdn/{repo}/{file}")
+            self.send_header("Location", f"{self.hub.elsewhere or self.hub.url}/cdn/{repo}/{file}")
             self.send_header("Content-Length", "0")
             self.end_headers()
         else:

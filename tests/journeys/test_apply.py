@@ -175,6 +175,12 @@ BAD: list[tuple[str, Change, str]] = [
     ("an engine that never starts", _serve("never", startup_seconds=0.5), "no answer within startup_seconds"),
     ("an engine that starts but never answers", _serve("mute", startup_seconds=1), "no answer within startup_seconds"),
     ("a card that is not there", _serve("nowhere"), "there is no model 'nowhere'; there are: crash, mute"),
+    ("a slip in a card's name", _serve("crsh"), "models.chat.card: there is no model 'crsh'; did you mean 'crash'?"),
+    (
+        "a candidate for something else",
+        _serve("one", rollout={"card": "vectors"}),
+        "models.chat.rollout.card: is a card for embedding, and one is one for chat",
+    ),
     ("a context over the card's", _serve("two", context_length=4096), "is over the card's 512"),
     ("a missing file", _remove("weights/model.safetensors"), "model.safetensors is missing"),
     ("another checksum", _alter("weights/model.safetensors"), "its checksum differs"),
@@ -228,6 +234,7 @@ def steady() -> Iterator[Running]:
             house.card(name, faults=faults)
         house.card("never", faults={"start": "never"})
         house.card("mute", faults={"start": "mute"})
+        house.card("vectors", task="embedding")
         house.serve("chat", "one")
         house.write()
         running = Running(house).ready()

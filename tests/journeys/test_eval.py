@@ -205,6 +205,19 @@ def test_a_card_on_trial_is_known_to_a_key_lent_here_alone_and_goes_with_whoever
     assert (begun["card"], begun["weights"]) == ("other", ready["weights"])
 
 
+def test_a_card_that_the_config_names_is_tried_with_its_settings_there(house: House, start: Start) -> None:
+    house.serve("chat", "small", context_length=128, kv_cache={"type": "fp8"}, rollout={"card": "other"})
+    start(house).ready()
+    before = len(house.heard("start"))
+    for number, card in enumerate(("small", "other"), before):
+        lines = trial(house, card)
+        assert any("ready" in line for line in lines)
+        argv = house.heard("start")[number]["argv"]
+        assert argv[argv.index("--max-model-len") + 1] == "128"
+        assert argv[argv.index("--kv-cache-dtype") + 1] == "fp8"
+        lines.close()  # type: ignore[attr-defined]
+
+
 def test_a_trial_is_given_up_with_whoever_asked_while_it_still_starts(house: House, start: Start) -> None:
     house.card("never", faults={"start": "never"})
     running = start(house).ready()
@@ -248,6 +261,8 @@ def test_what_cannot_be_meant_is_told(house: House, start: Start, capsys: pytest
         (): "name a model that is served, or a card",
         ("chat", "--card", "small"): "name a model that is served, or a card",
         ("nothing",): "nothing isn't served; there are: chat, vectors",
+        ("chat", "--against", "other"): "other isn't served; there are: chat, vectors",
+        ("--card", "other", "--against", "nothing"): "there is no model 'nothing'",
         ("chat", "--set", "nothing"): "there is no set nothing for small; there are: basics",
         ("chat", "--plot", "x.html"): "add --history",
         ("chat", "--history"): "hasn't been evaluated yet",

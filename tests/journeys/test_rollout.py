@@ -330,5 +330,7 @@ def test_the_command_line_shows_both_and_decides(
     status, shown = run()
     assert (status, "two: promoted on" in shown) == (0, True)
     assert json.loads(run("--json")[1])["running"] == {}
-    status, refusal = run("promote", "chat")
-    assert (status, "there is no rollout of 'chat' under way" in refusal) == (1, True)
+    for order in ("promote", "drop"):
+        status, refusal = run(order, "chat")
+        assert (status, "there is no rollout of 'chat' under way" in refusal) == (1, True)
+        assert "What was promoted goes back when `rollout` is taken out of models.chat" in refusal

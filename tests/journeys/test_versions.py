@@ -6,8 +6,10 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,6 +107,16 @@ def test_a_dry_run_says_why_an_apply_would_change_nothing(house: House, running:
     assert (status, text) == (2, "")
     assert "models.chat.context_length: is over the card's 512" in complaint
     assert json.loads(command(house, "apply", "--dry-run", "--json")[1])["problems"][0]["where"]
+    house.serve("chat", "two")
+    house.write()
+    two = house.folder / "models" / "two"
+    (two / "weights" / "manifest.json").unlink()
+    status, text, _ = command(house, "apply", "--dry-run")
+    assert (status, "+    card: two" in text) == (2, True)
+    assert "isn't prepared. Run `appliance models prepare two`." in text
+    (two / "card.yaml").write_text("title: Two\nsize: 1\n")
+    status, _, complaint = command(house, "apply", "--dry-run")
+    assert (status, f"{two / 'card.yaml'}:\n" in complaint, "line 2: size: " in complaint) == (2, True, True)
     assert says(running) == "one"
 
 
@@ -176,6 +188,37 @@ def test_a_version_that_cant_be_applied_any_more_says_so_and_nothing_changes(hou
     assert house.config.read_bytes() == edited
     assert (says(running), running.status()["version"]["number"]) == ("two", 2)
     assert [file.name for file in house.folder.glob("appliance.yaml*")] == ["appliance.yaml"]
+
+
+def test_a_rollback_that_fails_takes_nothing_back_that_was_edited_meanwhile(house: House, running: Running) -> None:
+    house.serve("chat", "two")
+    house.write()
+    running.apply()
+    (house.folder / "models" / "one" / "weights" / "manifest.json").unlink()
+    edited = house.config.read_bytes() + b"# meanwhile\n"
+    real = control.ask
+
+    def ask(state: Path, method: str, path: str, *rest: Any, **how: Any) -> Iterator[dict[str, Any]]:
+        if path == "/apply":
+            house.config.write_bytes(edited.replace(b"two", b"one"))
+        return real(state, method, path, *rest, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(control, "ask", ask)
+        status, _, complaint = command(house, "rollback")
+    assert (status, "isn't prepared" in complaint) == (1, True)
+    assert house.config.read_bytes() == edited.replace(b"two", b"one")
+
+
+def test_nothing_but_a_plain_file_is_read_in_the_configs_place(house: House, running: Running) -> None:
+    """A pipe would be waited for: by the appliance, which is at work for everybody, and by whoever gives a command."""
+    house.config.unlink()
+    os.mkfifo(house.config)
+    assert running.status()["version"]["unapplied"] is None
+    assert "no plain file" in running.apply()["error"]
+    for arguments in (("apply",), ("rollback", "1")):
+        assert command(house, *arguments)[0] == 2
+    assert says(running) == "one"
 
 
 def test_a_rollback_with_nobody_to_apply_it_is_in_effect_at_the_next_start(house: House, start: Start) -> None:

@@ -65,7 +65,7 @@ class Appliance:
                 self._command("serve"), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         self.address = until(self._listening, START)
-        (lent,) = control.ask(self.state, "POST", "/keys/lend", {"seconds": 3600})
+        (lent,) = control.ask(self.state, "POST", "/keys/lend", {"seconds": 4 * 3600})
         self.key = str(lent["key"])
 
     def _listening(self) -> str:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from appliance.config import LocalModel, Settings
+from appliance.config import LocalModel, Rollout, Settings
 from appliance.errors import ConfigInvalid
-from appliance.rollout.decisions import Decision, Decisions, effective, standing
+from appliance.rollout.decisions import Decision, Decisions, digest, effective, standing
 
 
 def settings(card: str = "one", **rollout: Any) -> Settings:
@@ -47,6 +47,17 @@ def test_what_is_promoted_serves_alone_what_is_dropped_is_gone_and_a_weight_is_t
 )
 def test_an_edited_rollout_is_another_one(edited: Settings) -> None:
     assert effective(edited, decided("promoted", settings())) == edited
+
+
+def test_a_later_appliance_with_one_setting_more_knows_what_was_decided() -> None:
+    class Later(Rollout):
+        more: int = 1
+
+    now = settings()
+    model = chat(now)
+    assert model.rollout is not None
+    later = model.model_copy(update={"rollout": Later(**model.rollout.model_dump())})
+    assert digest("chat", later) == digest("chat", model)
 
 
 def test_what_was_decided_of_what_is_no_more_says_nothing() -> None:

@@ -154,14 +154,14 @@ async def test_requests_that_are_long_ago_count_no_more(made: Any) -> None:
 
 async def test_what_fails_goes_at_once_and_is_told_to_prometheus(made: Any) -> None:
     bench = await made()
+    told = 'appliance_rollout_decisions_total{by="rule",model="chat",what="dropped"}'
+    assert f"{told} 0.0" in bench.metrics.render().decode(), "before it increases"
     bench.settle(bench.fleet.find("chat"), 50)
     bench.settle(bench.candidate, 5, "failed")
     await bench.rollouts.look()
     assert (bench.decided, bench.decisions.known["chat"].by) == ("dropped", "rule")
     assert bench.fleet.arms("chat").candidate is None
-    assert 'appliance_rollout_decisions_total{by="rule",model="chat",what="dropped"} 1.0' in (
-        bench.metrics.render().decode()
-    )
+    assert f"{told} 1.0" in bench.metrics.render().decode()
 
 
 async def test_what_callers_left_or_got_wrong_is_no_failure(made: Any) -> None:
@@ -278,6 +278,66 @@ async def test_a_candidate_that_isnt_ready_cant_take_over(made: Any) -> None:
         await bench.rollouts.promote("chat", BOSS)
     assert bench.decided is None
     bench.started.answers = True
+
+
+async def test_a_rule_leaves_one_that_isnt_ready_alone_and_puts_no_attempts_on_record(made: Any) -> None:
+    bench = await made()
+    bench.settle(bench.candidate, 50)
+    bench.started.answers = False
+    bench.end_candidate()
+    await until(lambda: not bench.candidate.ready)
+    bench.clock.now += 100
+    for _ in range(3):
+        await bench.rollouts.look()
+    assert bench.archive.journal.acts() == []
+    assert bench.shown()["verdict"] == "within all bounds, but its engine isn't ready"
+    bench.started.answers = True
+    await until(lambda: bench.candidate.ready)
+    await bench.rollouts.look()
+    assert bench.decided == "promoted"
+
+
+async def test_by_hand_the_bounds_are_held_against_it_once(made: Any) -> None:
+    """However long it waits for somebody: in the end chance would carry it over one of them."""
+    bench = await made(promote="manual")
+    bench.settle(bench.fleet.find("chat"), 100)
+    bench.settle(bench.candidate, 100)
+    bench.clock.now += 100
+    await bench.rollouts.look()
+    bench.settle(bench.candidate, 3, "failed")
+    await bench.rollouts.look()
+    assert bench.decided is None
+    assert bench.shown()["verdict"] == "within all bounds at the window's end: appliance rollout promote"
+    bench.settle(bench.candidate, 60, "failed")
+    await bench.rollouts.look()
+    assert bench.decided == "dropped", "but what is clearly worse goes at any time"
+
+
+async def test_what_was_said_before_this_rollout_began_does_not_count(made: Any) -> None:
+    bench = await made(mode="ab")
+    for number in range(30):
+        bench.settle(bench.candidate, id_=f"r{number}")
+        bench.rollouts.rate(f"r{number}", ANNA, "down")
+    assert bench.shown()["candidate"]["bad"] == 30
+    bench.clock.now += 1
+    tried = {"card": "two", "window_seconds": 100, "least_requests": 10, "percent": 5}
+    bench.house.serve("chat", "one", rollout=tried, idle={"after_seconds": 9999})
+    new = configuration.load(bench.house.write())
+    await bench.fleet.change(new, specs(new, HERE), lambda _: None)
+    await bench.rollouts.take(new)
+    assert bench.shown()["candidate"]["bad"] == 0
+    await bench.rollouts.look()
+    assert bench.decided is None
+
+
+async def test_a_shadow_of_the_same_card_is_counted_apart(made: Any) -> None:
+    bench = await made(mode="shadow", card="one")
+    assert bench.candidate.version == bench.fleet.find("chat").version
+    bench.settle(bench.fleet.find("chat"), 5)
+    bench.rollouts.copied(bench.asked(bench.candidate.version, "failed"), None)
+    shown = bench.shown()
+    assert (shown["stable"]["requests"], shown["stable"]["failures"]) == (5, 0)
+    assert (shown["candidate"]["requests"], shown["candidate"]["failures"]) == (1, 1)
 
 
 async def test_when_two_decide_at_once_the_disk_says_what_was_done(made: Any) -> None:

@@ -149,6 +149,12 @@ def test_a_name_that_is_taken_or_none_is_refused(models: Path, base: Path, tmp_p
             add(source, models, "tiny", name)
 
 
+def test_a_place_that_cant_be_made_is_named(models: Path, base: Path, tmp_path: Path) -> None:
+    (base / "adapters").write_text("in the way")
+    with pytest.raises(PreparationFailed, match=r"adapters.*: (File exists|Not a directory)"):
+        add(write_adapter(tmp_path / "law"), models, "tiny", "law")
+
+
 def test_a_changed_adapter_is_not_served(models: Path, base: Path, tmp_path: Path) -> None:
     made = add(write_adapter(tmp_path / "law"), models, "tiny", "law")
     file = made.folder / "adapter_model.safetensors"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,12 @@ def bring(folder: Path, readme: str = "---\nlicense: apache-2.0\nlanguage: [de, 
     write_checkpoint(folder, **(CHAT | changed))
     (folder / "README.md").write_text(readme)
     return folder
+
+
+def pipe(folder: Path) -> None:
+    """Put a pipe in the place of config.json."""
+    (folder / "config.json").unlink()
+    os.mkfifo(folder / "config.json")
 
 
 def write_sums(server: FileServer) -> str:
@@ -104,6 +111,9 @@ def test_pickles_links_and_missing_parts_of_a_folder_are_refused(models: Path, t
         (lambda folder: (folder / "config.json").unlink(), r"holds no config\.json"),
         (lambda folder: (folder / "vocab.json").symlink_to("/etc/hostname"), "link that leads out"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\x80\x04."), "is a pickle"),
+        (pipe, r"holds no config\.json"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), "is nested too deeply"),
+        (lambda folder: (folder / "config.json").write_text('{"architectures": 7}'), "Say it with --task"),
     ]
     for number, (spoil, said) in enumerate(faults):
         source = bring(tmp_path / str(number))
@@ -122,6 +132,13 @@ def test_a_mirror_is_pinned_by_the_checksum_of_its_checksums(models: Path, serve
     assert card.source.mirror.sha256sums == pinned
     assert set(card.checksums) == {"config.json", "model.safetensors", "tokenizer.json"}
     assert ("model.safetensors", "bytes=100000-") in server.asked
+
+
+def test_a_login_in_an_address_is_refused_and_not_repeated(models: Path) -> None:
+    for wish in (Wish("http://me:canary@127.0.0.1/m"), Wish("acme/m", endpoint="http://me:canary@127.0.0.1")):
+        with pytest.raises(PreparationFailed, match=r"127\.0\.0\.1 can't be fetched from.*no login") as refused:
+            add(wish, "tiny", models, PREPARE, print)
+        assert "canary" not in str(refused.value)
 
 
 def test_a_mirror_that_changes_between_is_noticed(models: Path, server: FileServer) -> None:
@@ -229,6 +246,23 @@ def test_front_matter_that_isnt_yaml_says_nothing(tmp_path: Path) -> None:
     for text in ("---\n: [\n---\n", "---\n- a\n---\n", "license: mit", "---\n!!python/object:os.system {}\n---\n"):
         (tmp_path / "README.md").write_text(text)
         assert describe.front_matter(tmp_path / "README.md") == {}
+
+
+def test_what_lies_beside_the_weights_is_neither_waited_for_nor_believed(models: Path, tmp_path: Path) -> None:
+    laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    laughs += "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+    for readme in (f"---\n{laughs}language: [*a8]\n---\n", f"---\n{'[' * 50_000}\n---\n", "---\na: 2026-99-99\n---\n"):
+        source = bring(tmp_path / str(len(readme)), readme)
+        assert "languages" not in describe.facts(source)
+    for name in ("README.md", "LICENSE"):
+        (source / name).unlink(missing_ok=True)
+        os.mkfifo(source / name)
+    assert load_card(run(source, models, licence="MIT")).languages == ("und",)
+
+
+def test_no_model_takes_the_place_of_the_companys_golden_sets(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(PreparationFailed, match="evals"):
+        run(bring(tmp_path / "a"), models, "evals")
 
 
 def test_tasks_are_told_apart(tmp_path: Path) -> None:

@@ -178,6 +178,20 @@ def test_a_hostile_list_is_refused_before_anything_is_fetched(
     assert not (models / "tiny").exists()
 
 
+def test_a_hub_that_names_no_commit_is_refused(models: Path, hub: Hub) -> None:
+    hub.commit = "main"
+    with pytest.raises(PreparationFailed, match="names no commit"):
+        fetch(hub, models)
+
+
+def test_a_hub_of_the_house_leads_nobody_out_of_it(models: Path, hub: Hub) -> None:
+    """The machine isn't to ask anything outside, and what it asks there would be on no record."""
+    hub.elsewhere = "http://203.0.113.7"
+    with pytest.raises(PreparationFailed, match=r"leads to 203\.0\.113\.7, which is outside the house"):
+        fetch(hub, models)
+    assert not (models / "tiny").exists()
+
+
 def test_a_repository_of_pickles_alone_is_refused(models: Path, hub: Hub) -> None:
     del hub.repositories[REPO].files["model.safetensors"]
     with pytest.raises(PreparationFailed, match=r"holds no \.safetensors file"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ from tests.weights.conftest import PREPARE, write_card, write_checkpoint
 )
 def test_a_config_tells_how_much_its_model_reads(config: dict[str, Any], most: int | None) -> None:
     assert longest(config) == most
+
+
+@pytest.mark.parametrize("factor", [math.inf, math.nan, 1e308])
+def test_figures_that_cant_be_are_refused(models: Path, factor: float) -> None:
+    folder = write_card(models / "tiny")
+    scaling = {"type": "linear", "factor": factor}
+    write_checkpoint(folder / "incoming", max_position_embeddings=2048, rope_scaling=scaling)
+    with pytest.raises(PreparationFailed, match=r"config\.json can't be understood"):
+        prepare("tiny", models, PREPARE, print)
 
 
 def test_a_card_that_promises_more_than_its_model_can_is_refused_when_prepared_and_when_applied(models: Path) -> None:

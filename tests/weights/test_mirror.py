@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,49 @@ def test_a_redirect_is_not_followed(models: Path, server: FileServer) -> None:
     write_card(models / "tiny", source={"mirror": {"url": server.url}})
     with pytest.raises(PreparationFailed, match=r"moved\.json redirects; name the final address"):
         prepare("tiny", models, PREPARE, print)
+
+
+def test_a_full_disk_is_said_and_what_has_arrived_is_kept(
+    models: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(server)
+    write_card(models / "tiny", source={"mirror": {"url": server.url}})
+    read = http.client.HTTPResponse.read
+
+    def full(response: http.client.HTTPResponse, amount: int | None = None) -> bytes:
+        found = read(response, amount)
+        if len(found) > 100_000:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, before[1]))
+        return found
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", full)
+    before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(PreparationFailed, match=r"File too large.*Make room.*What has arrived is kept"):
+            prepare("tiny", models, PREPARE, print)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert (models / "tiny" / ".download" / "model.safetensors.part").stat().st_size > 0
+
+
+def test_sums_that_are_too_long_are_not_cut(models: Path, server: FileServer) -> None:
+    publish(server)
+    line = f"{'0' * 64}  {'a' * 100}.json\n"
+    (server.folder / "SHA256SUMS").write_text(line * 6500)
+    write_card(models / "tiny", source={"mirror": {"url": server.url}})
+    with pytest.raises(PreparationFailed, match="SHA256SUMS is over 1000000 bytes"):
+        prepare("tiny", models, PREPARE, print)
+
+
+def test_a_mirror_of_prepared_weights_is_prepared_once(models: Path, server: FileServer) -> None:
+    """Whoever serves a folder `weights` serves its record, too."""
+    publish(server, manifest_json=b"{}")
+    write_card(models / "tiny", source={"mirror": {"url": server.url}})
+    prepare("tiny", models, PREPARE, print)
+    asked = len(server.asked)
+    prepare("tiny", models, PREPARE, print)
+    assert len(server.asked) == asked
 
 
 def test_plain_http_to_a_public_address_is_refused(models: Path) -> None:
