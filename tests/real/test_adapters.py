@@ -87,6 +87,6 @@ def test_base_and_adapters_answer_differently_and_each_as_before(models: Path) -
             with_none.stop()
     assert again == first
     assert first["chat"] == alone
-    for question in range(len(QUESTIONS)):
-        assert len({said[question] for said in first.values()}) == 3, first
+    # all of what each says: to one of the questions two may well say the same
+    assert len({tuple(said) for said in first.values()}) == 3, first
     assert listed == {"chat": None, "chat-legal": "chat", "chat-medical": "chat"}
