@@ -83,7 +83,7 @@ async def ready(house: House, acceptance: Acceptance, monkeypatch: pytest.Monkey
         its = {} if faults is None else faults
         begun.append(made := Engine(spec, launch, lambda each: spawn(each, its), backoff=60))  # type: ignore[arg-type, return-value]
         made.start()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await made.until_ready()
         return made
 

@@ -261,7 +261,7 @@ async def test_an_engine_that_dies_at_the_gate_is_refused_with_its_last_words(
 ) -> None:
     engine = await ready("dies", {"crawl": 0.05})
     accepting = asyncio.create_task(acceptance.accept(engine, None, lambda _: None))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while "chat" not in acceptance.results and not accepting.done():
             await asyncio.sleep(0)
             if engine.upstream is not None and engine.process is not None and engine.load.moved >= -1:

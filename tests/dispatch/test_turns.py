@@ -40,7 +40,7 @@ def request(
 
 
 async def until(what: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not what():  # noqa: ASYNC110 - states change in the engine's own task
             await asyncio.sleep(0.005)
 
@@ -285,7 +285,7 @@ async def test_requests_without_a_stream_count_until_the_engine_has_surely_taken
     waiting = bench.enter(stream=False, size=10_000)
     assert waiting.waiting
     bench.clock.now += 1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await waiting.turn()
 
 
@@ -370,7 +370,7 @@ async def test_nobody_waits_for_an_engine_that_is_not_ready(bench: Bench) -> Non
     turns = [asyncio.create_task(place.turn()) for place in waiting]
     await asyncio.sleep(0)
     bench.started.spawned[-1].end(1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answers = await asyncio.gather(*turns, return_exceptions=True)
     assert all(isinstance(answer, Loading) for answer in answers)
     for place in waiting:
@@ -388,7 +388,7 @@ async def test_an_engine_that_failed_a_request_gets_no_other_for_a_moment(bench:
     places[1].leave(failed=True)
     assert waiting.waiting
     bench.clock.now += 1
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await waiting.turn()
 
 
@@ -410,7 +410,7 @@ async def test_those_who_wait_for_an_engine_that_is_replaced_go_to_the_new_one(b
     bench.house.serve("chat", "two")
     loaded = config.load(bench.house.write())
     await bench.fleet.change(loaded, specs(loaded, HERE), lambda _: None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         served = await turn
     assert served is bench.fleet.find("chat")
     assert served.engine is not old
@@ -441,7 +441,7 @@ async def test_those_who_wait_for_a_model_that_is_served_no_more_are_told_so(ben
     bench.house.serve("other", "two")
     loaded = config.load(bench.house.write())
     await bench.fleet.change(loaded, specs(loaded, HERE), lambda _: None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(NotFound):
             await turn
 

@@ -198,7 +198,7 @@ async def test_whoever_waits_for_the_end_of_the_way_out_is_told(house: House, na
     assert not done
     (pid,) = [pid for pid, what in endpoints.pids.items() if what == name]
     os.kill(pid, signal.SIGKILL)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await ended
     endpoints.close()
     assert endpoints.pids == {}

@@ -34,7 +34,7 @@ BOSS = Actor.host()
 
 
 async def until(what: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not what():  # noqa: ASYNC110 - states change in the engine's own task
             await asyncio.sleep(0.005)
 
